@@ -1,0 +1,1 @@
+"""Core: the contracts and the records that every other room speaks."""

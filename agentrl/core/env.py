@@ -1,0 +1,79 @@
+"""The environment contract: asynchronous, messages out, the policy's text in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias
+
+from agentrl.core.types import Message, Task, ToolRecord
+
+Forkable: TypeAlias = Literal["copy", "replay", "no"]
+Observation: TypeAlias = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """What a step says beside its result.
+
+    `rewards` are the named components of the step's reward (they sum to it). `state_key` names
+    the state the *next* action acts from. `metrics` are numbers to log, never trained on.
+    """
+
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    tool_calls: tuple[ToolRecord, ...] = ()
+    malformed_calls: int = 0
+    state_key: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class StepResult(NamedTuple):
+    """Gymnasium's five, with typed info."""
+
+    observation: Observation
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: StepInfo
+
+
+class Env(ABC):
+    """One episode at a time: `reset`, then `step` until terminated or truncated.
+
+    `forkable` says how it branches in the middle of an episode: `"copy"` (`fork` copies its
+    state), `"replay"` (a fresh env is reset with the same task and seed and given the same
+    actions; the observations must agree) or `"no"`. `reset` after any use equals `reset` of a
+    fresh env. No work in `__init__`; the constructor's arguments are the recipe's `env` keys.
+    """
+
+    forkable: ClassVar[Forkable] = "no"
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of `split` (`"train"` or `"eval"`), in a fixed order. Empty if it has none."""
+        return ()
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end an action (kept in it); empty: the policy's end-of-turn token."""
+        return ()
+
+    def gold_action(self, task: Task, turn: int) -> str | None:
+        """The action an oracle plays in `turn` (0-based), or None where the env has none."""
+        return None
+
+    @abstractmethod
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        """Start an episode of `task`; returns its first messages."""
+
+    @abstractmethod
+    async def step(self, action: str) -> StepResult:
+        """Play one turn; `action` is the policy's text exactly as decoded."""
+
+    async def fork(self) -> Self:
+        """A copy of this env at this turn (`forkable = "copy"` only)."""
+        raise TypeError(f"{type(self).__name__} has forkable = {self.forkable!r}, not 'copy'")
+
+    async def close(self) -> None:
+        """Free what the env holds; may be called twice."""
+        return

@@ -1,0 +1,1 @@
+"""Credit: pure functions from trees to what each turn is worth."""

@@ -1,0 +1,1 @@
+"""Engines: what serves the policy (vLLM, transformers, any compatible server, a script)."""

@@ -1,0 +1,80 @@
+"""What every engine offers: tokens in, tokens out, with log-probabilities, entropy and version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from agentrl.core.types import EntropyKind, Float32, Int32
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample; means the same in the engine and in the learner's log-probabilities.
+
+    `stop` strings and `stop_token_ids` end the completion and are kept in it. `seed` makes the
+    completion a function of the prompt, the weights and the seed. `temperature` 0 is greedy.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine sampled.
+
+    Per-token arrays are (A,): log-probabilities under, and entropies in nats of, the distribution
+    that was sampled from (after temperature).
+    """
+
+    token_ids: Int32
+    logprobs: Float32
+    entropies: Float32
+    entropy_kind: EntropyKind
+    finish_reason: FinishReason
+    policy_version: int
+    prefilled_tokens: int
+    seconds: float
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Serves one policy. Cancelling the task that awaits `generate` cancels the request.
+
+    Any failure is an `EngineError`. `version` is the number of syncs so far.
+    """
+
+    @property
+    def version(self) -> int:
+        """Version of the weights that the engine holds."""
+        ...
+
+    async def start(self) -> None:
+        """Load the model; until then nothing else may be called."""
+        ...
+
+    async def generate(self, prompt_ids: Sequence[int] | Int32, sampling: Sampling) -> Completion:
+        """Continue `prompt_ids`."""
+        ...
+
+    async def score(self, token_ids: Sequence[int] | Int32) -> Float32:
+        """Log-probabilities (T-1,) of tokens 1.. given those before them, at temperature 1."""
+        ...
+
+    async def load(self, weights: Path, version: int) -> None:
+        """Take the weights of a safetensors file (hub names); prefix caches are dropped."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything; may be called twice."""
+        ...

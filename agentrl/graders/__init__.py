@@ -1,0 +1,1 @@
+"""Graders: pure functions (answer, reference) to a score."""

@@ -1,0 +1,1 @@
+"""Learner: packed batches into new weights, with DeepSpeed."""

@@ -1,0 +1,1 @@
+"""Rollout: one episode loop, the only door between chat text and tokens."""

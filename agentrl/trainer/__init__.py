@@ -1,0 +1,1 @@
+"""Trainer: the loop sample, credit, batch, update, sync."""
