@@ -45,12 +45,21 @@ class Env(ABC):
     state), `"replay"` (a fresh env is reset with the same task and seed and given the same
     actions; the observations must agree) or `"no"`. `reset` after any use equals `reset` of a
     fresh env. No work in `__init__`; the constructor's arguments are the recipe's `env` keys.
+
+    An observation message of role `"inline"` continues the policy's own turn verbatim (as
+    Search-R1's `<result>...</result>`); the other roles (system, user, tool) go through the
+    chat template and open a new turn.
     """
 
     forkable: ClassVar[Forkable] = "no"
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The tasks of `split` (`"train"` or `"eval"`), in a fixed order. Empty if it has none."""
+        return ()
+
+    @property
+    def tool_schemas(self) -> tuple[Mapping[str, object], ...]:
+        """JSON schemas of the tools, for chat templates that present them; empty: none."""
         return ()
 
     @property

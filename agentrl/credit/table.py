@@ -37,8 +37,15 @@ class TurnTable:
     @classmethod
     def of(cls, groups: Sequence[Group]) -> TurnTable:
         """Columns of `groups`, in order of group, tree and node."""
-        group, tree, parent, depth, reward, tokens = [], [], [], [], [], []
-        leaf_turn, leaf_group, leaf_truncated = [], [], []
+        group: list[int] = []
+        tree: list[int] = []
+        parent: list[int] = []
+        depth: list[int] = []
+        reward: list[float] = []
+        tokens: list[int] = []
+        leaf_turn: list[int] = []
+        leaf_group: list[int] = []
+        leaf_truncated: list[bool] = []
         n_trees = 0
         for g, item in enumerate(groups):
             for one in item.trees:

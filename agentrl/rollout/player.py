@@ -18,7 +18,9 @@ class Episode(Protocol):
     """
 
     @property
-    def tree(self) -> TrajectoryTree: ...
+    def tree(self) -> TrajectoryTree:
+        """The tree that this line grows."""
+        ...
 
     @property
     def node(self) -> int:
@@ -37,7 +39,9 @@ class Episode(Protocol):
         """A second live line from `node`, in the same tree."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Free the environment."""
+        ...
 
 
 StartEpisode = Callable[[Task, int], Awaitable[Episode]]
@@ -53,8 +57,12 @@ class Sampler(Protocol):
         ...
 
     @property
-    def needs_fork(self) -> bool: ...
+    def needs_fork(self) -> bool:
+        """True where it branches in the middle of an episode."""
+        ...
 
     async def sample(
         self, task: Task, start: StartEpisode, *, seed: int
-    ) -> Sequence[TrajectoryTree]: ...
+    ) -> Sequence[TrajectoryTree]:
+        """Play `task` until the budget of trajectories is reached."""
+        ...
