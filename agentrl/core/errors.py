@@ -43,6 +43,10 @@ class EngineError(AgentRLError, RuntimeError):
     """An engine failed: died, refused a request or timed out."""
 
 
+class LearnerError(AgentRLError, RuntimeError):
+    """A learner failed: a rank died, or its numbers are not finite. Load a checkpoint to go on."""
+
+
 class ToolError(AgentRLError, RuntimeError):
     """A tool refused a call; the message is shown to the policy as the observation."""
 
