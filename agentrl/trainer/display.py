@@ -1,0 +1,91 @@
+"""What a person sees while a run goes on: phases, one line per iteration, the curve at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agentrl.trainer.statistics import Interval
+
+
+class Display:
+    """Prints to `console`; quiet where it is not a terminal except for whole lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=False, highlight=False)
+
+    @contextmanager
+    def phase(self, what: str) -> Iterator[None]:
+        """Show that `what` goes on; anything longer than two seconds is inside one."""
+        if self.console.is_terminal:
+            with self.console.status(what):
+                yield
+        else:
+            self.console.print(f"{what} ...")
+            yield
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Progress]:
+        """A progress bar of `total` steps, to be advanced by its user."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            progress.add_task(what, total=total)
+            yield progress
+
+    def line(self, text: str) -> None:
+        """One line."""
+        self.console.print(text)
+
+    def iteration(self, number: int, total: int, metrics: Mapping[str, float]) -> None:
+        """One training iteration in one line."""
+        m = metrics
+        self.console.print(
+            f"[bold]{number:4d}/{total}[/]  reward {m['rollout/reward_mean']:6.3f}"
+            f"  turns {m['rollout/turns_mean']:4.2f}"
+            f"  branches {m['rollout/branches']:4.0f}"
+            f"  calls {m['rollout/tool_calls']:5.0f}"
+            f"  entropy {m['policy/entropy_mean']:5.3f}"
+            f"  clipped {m.get('train/clip_fraction', 0.0):6.4f}"
+            f"  tok/s {m['rollout/tokens_per_second']:6.0f}"
+            f"  {m['time/iteration_seconds']:5.1f} s"
+        )
+
+    def evaluation(self, name: str, result: Interval, tasks: int) -> None:
+        """One evaluation in one line."""
+        self.console.print(
+            f"[bold cyan]eval[/]  {name} {100 * result.value:5.1f} %"
+            f"  [{100 * result.low:.1f}, {100 * result.high:.1f}]  on {tasks} unseen tasks"
+        )
+
+    def curve(self, title: str, points: Sequence[tuple[int, float]]) -> None:
+        """The learning curve as a small plot."""
+        self.console.print(plot(title, points), markup=False)
+
+
+def plot(
+    title: str, points: Sequence[tuple[int, float]], *, width: int = 60, height: int = 12
+) -> str:
+    """`points` (x, y) as text: columns by x, the y axis labelled on the left."""
+    if not points:
+        return f"{title}: no points"
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    low, high = min(ys), max(ys)
+    span_y, span_x = (high - low) or 1.0, (max(xs) - min(xs)) or 1
+    grid = [[" "] * width for _ in range(height)]
+    for x, y in points:
+        column = round((x - min(xs)) / span_x * (width - 1))
+        row = round((high - y) / span_y * (height - 1))
+        grid[row][column] = "●"
+    labels = [f"{high - span_y * row / (height - 1):8.3f} ┤" for row in range(height)]
+    body = "\n".join(label + "".join(line) for label, line in zip(labels, grid, strict=True))
+    axis = " " * 9 + "└" + "─" * width
+    ticks = " " * 10 + f"{min(xs):<{width // 2}d}{max(xs):>{width - width // 2}d}"
+    return f"{title}\n{body}\n{axis}\n{ticks}"

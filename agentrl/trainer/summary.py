@@ -1,0 +1,110 @@
+"""What a set of groups amounts to: the numbers that an iteration or an evaluation reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agentrl.core.types import ROOT, Group, StopReason, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What was spent: the unit in which samplers are compared."""
+
+    trajectories: int = 0
+    generated_tokens: int = 0
+    prefilled_tokens: int = 0
+    tool_calls: int = 0
+
+    def __add__(self, other: Budget) -> Budget:
+        return Budget(
+            self.trajectories + other.trajectories,
+            self.generated_tokens + other.generated_tokens,
+            self.prefilled_tokens + other.prefilled_tokens,
+            self.tool_calls + other.tool_calls,
+        )
+
+
+def spent(groups: Iterable[Group]) -> Budget:
+    """Budget of `groups`; a shared turn counts once, as it was sampled once."""
+    trajectories = generated = prefilled = calls = 0
+    for group in groups:
+        for tree in group.trees:
+            trajectories += len(tree.leaves)
+            for turn in tree.turns:
+                generated += len(turn.action_ids)
+                prefilled += turn.prefilled_tokens
+                calls += len(turn.tool_calls)
+    return Budget(trajectories, generated, prefilled, calls)
+
+
+def component(trajectory: Trajectory, name: str) -> float:
+    """A trajectory's total of one reward component, or its return for `"reward"`."""
+    if name == "reward":
+        return trajectory.episode_return
+    return float(sum(turn.rewards.get(name, 0.0) for turn in trajectory.turns))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """`rollout/...` and `env/...` metrics of one iteration; failures stay out of the means."""
+    everything = [t for group in groups for t in group.trajectories()]
+    finished = [t for t in everything if not t.stop_reason.is_failure]
+    turns = [turn for group in groups for tree in group.trees for turn in tree.turns]
+    returns_by_group = [
+        [t.episode_return for t in group.trajectories() if not t.stop_reason.is_failure]
+        for group in groups
+    ]
+    names = sorted({name for turn in turns for name in turn.rewards})
+    retried = sum(len(tree.failures) for group in groups for tree in group.trees)
+    failed = len(everything) - len(finished)
+    budget = spent(groups)
+    metrics = {
+        "rollout/reward_mean": _mean([t.episode_return for t in finished]),
+        "rollout/turns_mean": _mean([float(len(t.path)) for t in finished]),
+        "rollout/trajectories": float(len(finished)),
+        "rollout/branches": float(sum(_branches(group) for group in groups)),
+        "rollout/tied_groups_fraction": _mean(
+            [float(len(r) < 2 or max(r) - min(r) <= 1e-9) for r in returns_by_group]
+        ),
+        "rollout/generated_tokens": float(budget.generated_tokens),
+        "rollout/prefilled_tokens": float(budget.prefilled_tokens),
+        "rollout/tool_calls": float(budget.tool_calls),
+        "rollout/malformed_calls": float(sum(turn.malformed_calls for turn in turns)),
+        "policy/entropy_mean": _mean(
+            np.concatenate([t.entropies for t in turns]).tolist() if turns else []
+        ),
+        "env/failed_episodes": float(failed),
+        "env/retried_episodes": float(retried),
+        "env/error_rate": (failed + retried) / max(1, len(everything) + retried),
+    }
+    metrics |= {f"rollout/{n}_mean": _mean([component(t, n) for t in finished]) for n in names}
+    reasons = Counter(t.stop_reason for t in everything)
+    return metrics | {f"stop/{reason}": float(reasons[reason]) for reason in StopReason}
+
+
+def _branches(group: Group) -> int:
+    """Turns that continue a node which another turn already continued."""
+    count = 0
+    for tree in group.trees:
+        children = Counter(parent for parent in tree.parents if parent != ROOT)
+        count += sum(n - 1 for n in children.values())
+        count += max(0, tree.parents.count(ROOT) - 1)
+    return count
+
+
+def failure_messages(groups: Iterable[Group]) -> Counter[str]:
+    """How often each infrastructure failure occurred, by its message."""
+    return Counter(
+        f"{failure.stop_reason}: {failure.message}"
+        for group in groups
+        for tree in group.trees
+        for failure in tree.failures
+    )

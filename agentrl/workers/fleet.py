@@ -1,0 +1,195 @@
+"""Several rollout hosts behind one door: dispatch, loss of a member, weights; knows no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from agentrl.core.errors import EngineError
+from agentrl.core.types import Float32, Group, Int32, StopReason, Task
+
+
+class MemberLostError(EngineError):
+    """A rollout worker's process is gone, with every episode that it was playing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One task to play. `samples` None: the recipe's sampler; a number: that many chains."""
+
+    task: Task
+    group_id: str
+    seed: int
+    samples: int | None = None
+    temperature: float | None = None
+
+
+class Member(Protocol):
+    """One rollout host, in this process or in another."""
+
+    async def start(self) -> None:
+        """Load engine and environment."""
+        ...
+
+    async def play(self, job: Job) -> Group:
+        """Play one job; `MemberLostError` when the process died."""
+        ...
+
+    async def load(self, weights: Path, version: int) -> None:
+        """Give the engine new weights."""
+        ...
+
+    async def score(self, token_ids: Int32) -> Float32:
+        """The engine's log-probabilities of `token_ids` (see `Engine.score`)."""
+        ...
+
+    async def restart_engine(self) -> None:
+        """Replace a dead engine; it holds version 0 until the next `load`."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything."""
+        ...
+
+
+@dataclass(slots=True)
+class FleetReport:
+    """What went wrong and was mended since the last report."""
+
+    members_lost: int = 0
+    engines_restarted: int = 0
+    episodes_lost: int = 0
+
+
+@dataclass(slots=True)
+class _Seat:
+    member: Member
+    playing: int = 0
+    generation: int = 0
+    mending: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Fleet:
+    """`size` members made by `make`; each plays at most `jobs_at_once` jobs.
+
+    A lost member is replaced, given the current weights, and its jobs are played again
+    elsewhere; `episodes_lost` counts the trajectories that were under way.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Member],
+        *,
+        size: int,
+        jobs_at_once: int,
+        trajectories: int,
+        max_losses: int = 3,
+    ) -> None:
+        self._make = make
+        self._seats = [_Seat(make(index)) for index in range(size)]
+        self._slots = asyncio.Semaphore(size * jobs_at_once)
+        self._trajectories = trajectories
+        self._max_losses = max_losses
+        self._weights: tuple[Path, int] | None = None
+        self.report = FleetReport()
+
+    async def start(self) -> None:
+        """Start all members."""
+        await asyncio.gather(*(seat.member.start() for seat in self._seats))
+
+    async def play(
+        self, jobs: Sequence[Job], *, done: Callable[[Group], None] | None = None
+    ) -> list[Group]:
+        """Play all jobs, in any order; groups come back in the order of `jobs`."""
+
+        async def one(job: Job) -> Group:
+            async with self._slots:
+                group = await self._play(job)
+            if done is not None:
+                done(group)
+            return group
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one(job)) for job in jobs]
+        return [task.result() for task in running]
+
+    async def _play(self, job: Job) -> Group:
+        for _ in range(self._max_losses):
+            index = min(range(len(self._seats)), key=lambda i: self._seats[i].playing)
+            seat = self._seats[index]
+            generation = seat.generation
+            seat.playing += 1
+            try:
+                group = await seat.member.play(job)
+            except MemberLostError:
+                self.report.episodes_lost += job.samples or self._trajectories
+                await self._replace(index, generation)
+                continue
+            finally:
+                seat.playing -= 1
+            if not _engine_is_dead(group):
+                return group
+            self.report.episodes_lost += job.samples or self._trajectories
+            await self._restart_engine(seat, generation)
+        raise EngineError(
+            f"task {job.task.id!r} was lost {self._max_losses} times with its rollout worker; "
+            "see the worker's log for what kills it (often memory)"
+        )
+
+    async def _replace(self, index: int, generation: int) -> None:
+        seat = self._seats[index]
+        async with seat.mending:
+            if seat.generation != generation:
+                return  # Another job that was lost with it has already replaced it.
+            seat.member = self._make(index)
+            await seat.member.start()
+            await self._reload(seat)
+            self.report.members_lost += 1
+
+    async def _restart_engine(self, seat: _Seat, generation: int) -> None:
+        async with seat.mending:
+            if seat.generation != generation:
+                return
+            await seat.member.restart_engine()
+            await self._reload(seat)
+            self.report.engines_restarted += 1
+
+    async def _reload(self, seat: _Seat) -> None:
+        if self._weights is not None:
+            await seat.member.load(*self._weights)
+        seat.generation += 1
+
+    async def load(self, weights: Path, version: int) -> None:
+        """Give every engine new weights; a member that died meanwhile is replaced with them."""
+        self._weights = (weights, version)
+
+        async def one(index: int) -> None:
+            seat = self._seats[index]
+            generation = seat.generation
+            try:
+                await seat.member.load(weights, version)
+            except MemberLostError:
+                await self._replace(index, generation)
+            except EngineError:
+                await self._restart_engine(seat, generation)
+
+        await asyncio.gather(*(one(index) for index in range(len(self._seats))))
+
+    async def score(self, token_ids: Int32) -> list[Float32]:
+        """Every engine's log-probabilities of `token_ids`."""
+        return list(await asyncio.gather(*(s.member.score(token_ids) for s in self._seats)))
+
+    async def close(self) -> None:
+        """Close all members."""
+        await asyncio.gather(*(seat.member.close() for seat in self._seats))
+
+
+def _engine_is_dead(group: Group) -> bool:
+    """True when nothing of the group was played because the engine failed every time."""
+    reasons = [t.stop_reason for t in group.trajectories()]
+    failures = [failure.stop_reason for tree in group.trees for failure in tree.failures]
+    played = any(not reason.is_failure for reason in reasons)
+    return not played and StopReason.ENGINE_ERROR in reasons + failures
