@@ -1,1 +1,15 @@
 """Credit: pure functions from trees to what each turn is worth."""
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from agentrl.credit.aggregate import assign, row_weights
+from agentrl.credit.arpo import ArpoCredit
+from agentrl.credit.grpo import GrpoCredit
+from agentrl.credit.table import Credit, TurnTable
+
+AnyCredit: TypeAlias = Annotated[GrpoCredit | ArpoCredit, Field(discriminator="type")]
+"""Every credit method that a recipe can name."""
+
+__all__ = ["AnyCredit", "ArpoCredit", "Credit", "GrpoCredit", "TurnTable", "assign", "row_weights"]

@@ -1,0 +1,104 @@
+"""Made-up trees: by hand from a few numbers, or at random from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from agentrl.core.types import ROOT, Failure, Group, StopReason, ToolRecord, TrajectoryTree, Turn
+
+
+def tree_of(
+    parents: Sequence[int],
+    rewards: Mapping[int, float],
+    *,
+    tokens: int | Sequence[int] = 2,
+    stops: Mapping[int, StopReason] | None = None,
+    task_id: str = "task",
+) -> TrajectoryTree:
+    """A tree with one turn for each of `parents`; nodes without a child become leaves.
+
+    `rewards` by node (0 elsewhere), `tokens` of each action, `stops` by leaf (terminated
+    elsewhere).
+    """
+    sizes = [tokens] * len(parents) if isinstance(tokens, int) else tokens
+    tree = TrajectoryTree(task_id, [1, 2, 3])
+    for node, (parent, size) in enumerate(zip(parents, sizes, strict=True)):
+        reward = rewards.get(node, 0.0)
+        tree.add(
+            parent,
+            Turn(
+                action_ids=np.arange(10 * node, 10 * node + size, dtype=np.int32),
+                logprobs=np.full(size, -0.5, np.float32),
+                entropies=np.full(size, 0.25, np.float32),
+                observation_ids=np.asarray([7], np.int32),
+                reward=reward,
+                rewards={"answer": reward},
+            ),
+        )
+    for node in sorted(set(range(len(parents))) - set(parents)):
+        tree.end(node, (stops or {}).get(node, StopReason.TERMINATED))
+    return tree
+
+
+def chains(returns: Sequence[float], *, tokens: int = 2, turns: int = 1) -> Group:
+    """A group of chains of `turns` turns, each paid at its end."""
+    parents = [ROOT, *range(turns - 1)]
+    trees = tuple(
+        tree_of(parents, {turns - 1: value}, tokens=tokens, task_id="task") for value in returns
+    )
+    return Group("task", "task", trees)
+
+
+def random_groups(
+    seed: int, *, n_groups: int = 3, max_trees: int = 3, max_turns: int = 12
+) -> list[Group]:
+    """Groups of random trees with forks, shared turns, empty actions and every kind of end."""
+    rng = np.random.default_rng(seed)
+    groups = []
+    for index in range(n_groups):
+        name = f"task-{index}"
+        trees = tuple(
+            _random_tree(rng, name, int(rng.integers(0, max_turns + 1)))
+            for _ in range(int(rng.integers(1, max_trees + 1)))
+        )
+        groups.append(Group(f"group-{index}", name, trees))
+    return groups
+
+
+def _random_tree(rng: np.random.Generator, task_id: str, turns: int) -> TrajectoryTree:
+    prompt = rng.integers(0, 500, int(rng.integers(1, 6))).astype(np.int32)
+    tree = TrajectoryTree(
+        task_id, prompt, group_id=f"of {task_id}", seed=int(rng.integers(1 << 30))
+    )
+    for node in range(turns):
+        # Nearby parents make deep trees with a fork here and there.
+        parent = int(rng.integers(max(ROOT, node - 3), node))
+        tree.add(parent, _random_turn(rng))
+    for node in sorted(set(range(turns)) - set(tree.parents)):
+        tree.end(node, list(StopReason)[int(rng.integers(len(StopReason)))])
+    if rng.random() < 0.3:
+        tree.failures.append(Failure(ROOT, StopReason.ENV_ERROR, "the server hung up: «é»"))
+    return tree
+
+
+def _random_turn(rng: np.random.Generator) -> Turn:
+    size, seen = int(rng.integers(0, 6)), int(rng.integers(0, 4))
+    parts = {"answer": float(rng.integers(0, 3)), "format": round(float(rng.random()), 1)}
+    calls = [ToolRecord("search", {"query": f"q{size}", "k": seen}, ok=True, seconds=0.25)]
+    return Turn(
+        action_ids=rng.integers(0, 500, size).astype(np.int32),
+        logprobs=-rng.random(size).astype(np.float32),
+        entropies=rng.random(size).astype(np.float32),
+        observation_ids=rng.integers(0, 500, seen).astype(np.int32),
+        policy_version=int(rng.integers(0, 5)),
+        reward=sum(parts.values()),
+        rewards=parts,
+        state_key=f"state-{seen}",
+        tool_calls=tuple(calls[: int(rng.integers(0, 2))]),
+        malformed_calls=int(rng.integers(0, 2)),
+        prefilled_tokens=int(rng.integers(0, 9)),
+        generate_seconds=float(rng.random()),
+        env_seconds=float(rng.random()),
+    )
