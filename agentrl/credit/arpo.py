@@ -30,7 +30,7 @@ class ArpoCredit(GroupBaseline):
     ratio is clipped (soft clips the gains and the losses of a shared turn apart, hard their
     balance), and under sequence means, where soft weighs a_i by its own trajectory's 1/length.
     The advantage is never divided by d without also counting d copies. Trajectories that do not
-    train (`truncated`, a group of one) are in neither the sums nor d.
+    train (`truncated`, a group of one, no action token) are in neither the sums nor d.
     """
 
     type: Literal["arpo"] = "arpo"
@@ -43,9 +43,10 @@ class ArpoCredit(GroupBaseline):
         weight = leaves.trains * row_weights
         if self.attribution == "soft":
             return soft_credit(table, levels, leaves.advantage, weight)
+        trains = (weight > 0).astype(np.float64)
         copies, advantage, total = (
             subtree_sums(levels, at_leaves(table, values))
-            for values in (leaves.trains.astype(np.float64), leaves.advantage, weight)
+            for values in (trains, trains * leaves.advantage, weight)
         )
         gain = total * advantage / np.maximum(copies, 1.0)
         return Credit(positive=np.maximum(gain, 0.0), negative=np.minimum(gain, 0.0), weight=total)

@@ -198,7 +198,7 @@ def slow_credit(groups, method, aggregation, constant):
     for group in groups:
         for tree in group.trees:
             for node in range(len(tree.turns)):
-                copies = through.get((id(tree), node), [])
+                copies = [x for x in through.get((id(tree), node), []) if x[0] > 0]
                 total = sum(w for w, _ in copies)
                 if getattr(method, "attribution", "soft") == "hard" and copies:
                     mean = sum(a for _, a in copies) / len(copies)
