@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias
 
@@ -38,6 +38,13 @@ class StepResult(NamedTuple):
     info: StepInfo
 
 
+class Demonstration(NamedTuple):
+    """An episode to imitate: the prompt, then each action with the observation it caused."""
+
+    prompt: Observation
+    turns: tuple[tuple[str, Observation], ...]
+
+
 class Env(ABC):
     """One episode at a time: `reset`, then `step` until terminated or truncated.
 
@@ -70,6 +77,10 @@ class Env(ABC):
     def gold_action(self, task: Task, turn: int) -> str | None:
         """The action an oracle plays in `turn` (0-based), or None where the env has none."""
         return None
+
+    def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
+        """An endless stream of episodes to imitate, or an empty one where the env has none."""
+        return iter(())
 
     @abstractmethod
     async def reset(self, task: Task, *, seed: int) -> Observation:

@@ -37,7 +37,7 @@ class MetricsLog:
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Record `metrics` (names `room/quantity[_unit]`) of one iteration; all must be numbers."""
         values = {name: float(value) for name, value in metrics.items()}
-        row = {"iteration": iteration, "time": time.time()}
+        row: dict[str, float | None] = {"iteration": iteration, "time": time.time()}
         row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -1,0 +1,38 @@
+"""What the trainer needs of a learner, whether one process or many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from agentrl.core.types import Float32, Int32
+from agentrl.learner.batch import Row
+
+
+class PolicyLearner(Protocol):
+    """Turns batches into new weights. All methods block; any failure is raised."""
+
+    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
+        """One optimizer step over the global batch; returns `train/...` metrics."""
+        ...
+
+    def score(self, sequences: list[Int32]) -> list[Float32]:
+        """Log-probabilities (T-1,) of each sequence at temperature 1."""
+        ...
+
+    def export(self, path: Path) -> None:
+        """Write the policy's weights as safetensors under hub names."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer, schedule and random states."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Continue exactly from what `save` wrote."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; may be called twice."""
+        ...

@@ -1,0 +1,62 @@
+"""From the groups of an iteration to the batches of its optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agentrl.core.types import Group
+from agentrl.credit import AnyCredit
+from agentrl.credit.aggregate import row_weights
+from agentrl.credit.table import Credit, TurnTable
+from agentrl.learner.batch import Batch
+from agentrl.learner.packing import pack_groups
+from agentrl.learner.settings import LossSettings
+
+
+class TrainingStep(NamedTuple):
+    """One optimizer step: the groups it trains on, their credit and the packed batch."""
+
+    groups: Sequence[Group]
+    table: TurnTable
+    credit: Credit
+    batch: Batch
+
+
+def training_steps(
+    groups: Sequence[Group],
+    estimator: AnyCredit,
+    loss: LossSettings,
+    *,
+    pack_tokens: int,
+    updates: int,
+) -> list[TrainingStep]:
+    """`groups` in `updates` parts of whole groups, each with its own global denominator."""
+    steps = []
+    for part in np.array_split(np.arange(len(groups)), min(updates, len(groups))):
+        chosen = [groups[index] for index in part]
+        table = TurnTable.of(chosen)
+        weights, denominator = row_weights(table, loss.aggregation, loss.constant)
+        credit = estimator(table, weights)
+        batch = pack_groups(
+            chosen, table, credit, denominator=denominator, pack_tokens=pack_tokens
+        )
+        steps.append(TrainingStep(chosen, table, credit, batch))
+    return steps
+
+
+def credit_metrics(steps: Sequence[TrainingStep]) -> dict[str, float]:
+    """`credit/...` metrics over all steps of an iteration."""
+    positive = np.concatenate([step.credit.positive for step in steps])
+    negative = np.concatenate([step.credit.negative for step in steps])
+    weight = np.concatenate([step.credit.weight for step in steps])
+    trained = weight > 0
+    worth = np.divide(positive + negative, weight, out=np.zeros_like(weight), where=trained)
+    return {
+        "credit/trained_turns": float(trained.sum()),
+        "credit/signal_fraction": float(np.mean(worth[trained] != 0.0)) if trained.any() else 0.0,
+        "credit/absolute_mean": float(np.abs(worth[trained]).mean()) if trained.any() else 0.0,
+        "credit/shared_turns": float((weight > 1).sum()),
+    }

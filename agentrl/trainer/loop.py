@@ -1,0 +1,300 @@
+"""The loop: sample, credit, batch, update, sync; evaluate and save every so often.
+
+`train.mode: sync` waits for the update before it samples again. `async` samples the next
+iteration while the learner updates on this one; the weights change between iterations only, so
+the policy lag is one at most, and the importance ratio of the loss is taken against the
+behaviour policy's own log-probabilities in both modes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentrl import store
+from agentrl.core.errors import FailureRateError
+from agentrl.core.types import Group, Task
+from agentrl.learner.base import PolicyLearner
+from agentrl.recipe.schema import Recipe
+from agentrl.trainer.batches import credit_metrics, training_steps
+from agentrl.trainer.checkpoint import Checkpoints
+from agentrl.trainer.display import Display
+from agentrl.trainer.metrics import MetricsLog
+from agentrl.trainer.statistics import Interval, mean_interval
+from agentrl.trainer.summary import (
+    Budget,
+    component,
+    failure_messages,
+    rollout_metrics,
+    spent,
+)
+from agentrl.trainer.sync import WeightSync
+from agentrl.trainer.tasks import TaskOrder, derive_seed
+from agentrl.workers.fleet import Fleet, FleetReport, Job
+
+
+class Sampled(NamedTuple):
+    """The groups of one iteration, the policy version that sampled them and the seconds spent."""
+
+    groups: list[Group]
+    version: int
+    seconds: float
+
+
+class Evaluation(NamedTuple):
+    """One evaluation: the score of every task (mean over its samples) and the interval."""
+
+    iteration: int
+    scores_P: list[float]
+    interval: Interval
+
+
+class Loop:
+    """One training run over things that are already started; `train` runs it to the end."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        fleet: Fleet,
+        learner: PolicyLearner,
+        sync: WeightSync,
+        tasks: Sequence[Task],
+        eval_tasks: Sequence[Task],
+        out: Path,
+        display: Display,
+        log: MetricsLog,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.recipe = recipe
+        self.fleet = fleet
+        self.learner = learner
+        self.sync = sync
+        self.order = TaskOrder(tasks, seed=recipe.seed)
+        self.eval_tasks = eval_tasks
+        self.out = out
+        self.display = display
+        self.log = log
+        self.checkpoints = checkpoints
+        self.iteration = 0
+        self.spent = Budget()
+        self.evaluations: list[Evaluation] = []
+        self._ahead: Sampled | None = None
+
+    async def train(self) -> list[Evaluation]:
+        """Run the remaining iterations; returns all evaluations, first to last."""
+        settings = self.recipe.train
+        await self._push(self.iteration)
+        if self.recipe.eval.at_start and self.iteration == 0:
+            await self._evaluate()
+        while self.iteration < settings.iterations and not self._budget_is_spent():
+            started = time.monotonic()
+            sampled = self._ahead or await self._sample(self.iteration)
+            self._ahead = None
+            metrics = await self._improve(sampled)
+            self.iteration += 1
+            probe = await self._push(self.iteration)
+            lost = self._failures()
+            metrics |= probe | lost
+            metrics["time/iteration_seconds"] = time.monotonic() - started
+            evaluate = self.recipe.eval.every and self.iteration % self.recipe.eval.every == 0
+            if evaluate:
+                metrics |= await self._evaluate()
+            self.log.write(self.iteration, metrics)
+            self.display.iteration(self.iteration, settings.iterations, metrics)
+            if settings.save_every and self.iteration % settings.save_every == 0:
+                await asyncio.to_thread(self.save)
+        done = self.evaluations and self.evaluations[-1].iteration == self.iteration
+        if self.recipe.eval.at_end and not done:
+            self.log.write(self.iteration, await self._evaluate())
+        await asyncio.to_thread(self.save)
+        return self.evaluations
+
+    # -- one iteration ------------------------------------------------------------------------
+
+    async def _sample(self, iteration: int) -> Sampled:
+        recipe = self.recipe
+        count = recipe.train.tasks_per_iteration
+        jobs = [
+            Job(
+                task=task,
+                group_id=f"{iteration:06d}-{index:04d}",
+                seed=derive_seed(recipe.seed, "rollout", iteration, index),
+            )
+            for index, task in enumerate(self.order.take(iteration * count, count))
+        ]
+        started, version = time.monotonic(), self.sync.version
+        with self.display.bar(f"iteration {iteration + 1}: playing", len(jobs)) as bar:
+            groups = await self.fleet.play(jobs, done=lambda _: bar.advance(bar.task_ids[0]))
+        return Sampled(groups, version, time.monotonic() - started)
+
+    async def _improve(self, sampled: Sampled) -> dict[str, float]:
+        """Credit and update on `sampled`; in async mode the next iteration is sampled meanwhile."""
+        recipe, settings = self.recipe, self.recipe.train
+        metrics = rollout_metrics(sampled.groups)
+        self._check_failures(sampled.groups, metrics["env/error_rate"])
+        ahead = None
+        if settings.mode == "async" and self.iteration + 1 < settings.iterations:
+            ahead = asyncio.create_task(self._sample(self.iteration + 1))
+        started = time.monotonic()
+        steps = training_steps(
+            sampled.groups,
+            recipe.credit,
+            recipe.learner.loss,
+            pack_tokens=recipe.learner.pack_tokens,
+            updates=settings.updates_per_iteration,
+        )
+        metrics |= credit_metrics(steps)
+        for number, step in enumerate(steps):
+            if not step.batch.rows:
+                self.display.line("[yellow]no group has anything to train on: update skipped[/]")
+                continue
+            found = await asyncio.to_thread(
+                self.learner.update, step.batch.rows, step.batch.denominator
+            )
+            # The first step is still on the behaviour policy: its differences are the engine's.
+            metrics |= {k: v for k, v in found.items() if number == 0 or "logprob_diff" not in k}
+        update_seconds = time.monotonic() - started
+        self.spent += spent(sampled.groups)
+        metrics |= {
+            "policy/lag_max": float(self.sync.version - sampled.version),
+            "time/rollout_seconds": sampled.seconds,
+            "time/update_seconds": update_seconds,
+            "rollout/tokens_per_second": metrics["rollout/generated_tokens"] / sampled.seconds,
+            "budget/trajectories": float(self.spent.trajectories),
+            "budget/generated_tokens": float(self.spent.generated_tokens),
+            "budget/prefilled_tokens": float(self.spent.prefilled_tokens),
+            "budget/tool_calls": float(self.spent.tool_calls),
+        }
+        if recipe.log.trees and self.iteration % recipe.log.trees == 0:
+            path = self.out / "trees" / f"iteration-{self.iteration + 1:06d}.parquet"
+            await asyncio.to_thread(store.write, path, sampled.groups)
+        if ahead is not None:
+            self._ahead = await ahead  # Drained: weights change only between iterations.
+        return metrics
+
+    def _check_failures(self, groups: Sequence[Group], rate: float) -> None:
+        limit = self.recipe.rollout.max_failure_rate
+        if rate <= limit:
+            return
+        causes = failure_messages(groups).most_common(3)
+        raise FailureRateError(
+            f"{100 * rate:.0f} % of the episodes of iteration {self.iteration + 1} on "
+            f"{self.recipe.env.id!r} failed, more than rollout.max_failure_rate = {limit}. "
+            "Most frequent: " + "; ".join(f"{count} x {text}" for text, count in causes)
+        )
+
+    def _budget_is_spent(self) -> bool:
+        settings = self.recipe.train
+        return bool(
+            (settings.max_generated_tokens and
+             self.spent.generated_tokens >= settings.max_generated_tokens)
+            or (settings.max_tool_calls and self.spent.tool_calls >= settings.max_tool_calls)
+        )
+
+    def _failures(self) -> dict[str, float]:
+        report, self.fleet.report = self.fleet.report, FleetReport()
+        if report.members_lost or report.engines_restarted:
+            self.display.line(
+                f"[yellow]replaced {report.members_lost} rollout workers and "
+                f"{report.engines_restarted} engines; {report.episodes_lost} episodes were lost "
+                "and played again[/]"
+            )
+        return {
+            "workers/members_lost": float(report.members_lost),
+            "workers/engines_restarted": float(report.engines_restarted),
+            "workers/episodes_lost": float(report.episodes_lost),
+        }
+
+    # -- weights, evaluation, state -----------------------------------------------------------
+
+    async def _push(self, version: int) -> dict[str, float]:
+        started = time.monotonic()
+        report = await self.sync.push(version)
+        return {
+            "policy/probe_difference_mean": report.mean,
+            "policy/probe_difference_largest": report.largest,
+            "time/sync_seconds": time.monotonic() - started,
+        }
+
+    async def _evaluate(self) -> dict[str, float]:
+        settings, started = self.recipe.eval, time.monotonic()
+        jobs = [
+            Job(
+                task=task,
+                group_id=f"eval-{task.id}",
+                seed=derive_seed(self.recipe.seed, "eval", index),
+                samples=settings.samples,
+                temperature=settings.temperature,
+            )
+            for index, task in enumerate(self.eval_tasks)
+        ]
+        with self.display.bar("evaluating", len(jobs)) as bar:
+            groups = await self.fleet.play(jobs, done=lambda _: bar.advance(bar.task_ids[0]))
+        scores = []
+        for group in groups:
+            played = [t for t in group.trajectories() if not t.stop_reason.is_failure]
+            if played:
+                scores.append(sum(component(t, settings.score) for t in played) / len(played))
+            else:
+                scores.append(float("nan"))
+        known = [score for score in scores if score == score]
+        if len(known) < len(scores):
+            self.display.line(
+                f"[yellow]{len(scores) - len(known)} tasks could not be played and are not counted[/]"
+            )
+        interval = mean_interval(known)
+        self.evaluations.append(Evaluation(self.iteration, scores, interval))
+        self.display.evaluation(settings.score, interval, len(known))
+        if self.recipe.log.trees:
+            path = self.out / "trees" / f"eval-{self.iteration:06d}.parquet"
+            await asyncio.to_thread(store.write, path, groups)
+        return {
+            f"eval/{settings.score}_mean": interval.value,
+            f"eval/{settings.score}_low": interval.low,
+            f"eval/{settings.score}_high": interval.high,
+            "eval/tasks": float(len(known)),
+            "eval/turns_mean": rollout_metrics(groups)["rollout/turns_mean"],
+            "time/eval_seconds": time.monotonic() - started,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that the rest of the run depends on."""
+
+        def write(folder: Path) -> None:
+            self.learner.save(folder / "learner")
+            if self._ahead is not None:
+                store.write(folder / "ahead.parquet", self._ahead.groups)
+
+        self.checkpoints.save(self.iteration, self._state(), write)
+
+    def _state(self) -> dict[str, Any]:
+        ahead = self._ahead
+        return {
+            "iteration": self.iteration,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "spent": [
+                self.spent.trajectories,
+                self.spent.generated_tokens,
+                self.spent.prefilled_tokens,
+                self.spent.tool_calls,
+            ],
+            "evaluations": [[e.iteration, e.scores_P] for e in self.evaluations],
+            "ahead": None if ahead is None else [ahead.version, ahead.seconds],
+        }
+
+    def restore(self, folder: Path, state: dict[str, Any]) -> None:
+        """Continue from the checkpoint in `folder`, whose state `read_checkpoint` checked."""
+        self.learner.load(folder / "learner")
+        self.iteration = state["iteration"]
+        self.spent = Budget(*state["spent"])
+        self.evaluations = [
+            Evaluation(i, scores, mean_interval([s for s in scores if s == s]))
+            for i, scores in state["evaluations"]
+        ]
+        if state["ahead"] is not None:
+            version, seconds = state["ahead"]
+            self._ahead = Sampled(store.read(folder / "ahead.parquet"), version, seconds)

@@ -1,0 +1,180 @@
+"""`agentrl run`: from a recipe to a finished run folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from agentrl.core.errors import CheckpointError, RecipeError
+from agentrl.core.registry import make_env
+from agentrl.recipe.load import dump
+from agentrl.recipe.schema import Recipe
+from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
+from agentrl.trainer.display import Display
+from agentrl.trainer.loop import Evaluation, Loop
+from agentrl.trainer.metrics import MetricsLog, read_metrics
+from agentrl.trainer.statistics import Interval, paired_difference
+from agentrl.trainer.sync import WeightSync
+from agentrl.workers.runtime import open_runtime
+
+_MAY_CHANGE = {"name", "train.iterations", "train.save_every", "train.keep_checkpoints",
+               "train.max_generated_tokens", "train.max_tool_calls", "eval", "log", "runtime",
+               "rollout"}
+"""What a resumed run may set otherwise than the run it continues."""
+
+
+class RunResult(NamedTuple):
+    """Where the run lies and what it reached; `gain` is after minus before on the same tasks."""
+
+    out: Path
+    before: Interval | None
+    after: Interval | None
+    gain: Interval | None
+    seconds: float
+
+
+def run(recipe: Recipe, *, out: Path | None = None, resume: bool = False) -> RunResult:
+    """Run `recipe` to its end in folder `out` (default `runs/NAME-DATE`)."""
+    folder = run_folder(recipe, out=out, resume=resume)
+    return asyncio.run(_run(recipe, folder, resume=resume, display=Display()))
+
+
+def run_folder(recipe: Recipe, *, out: Path | None, resume: bool) -> Path:
+    """The folder of the run: a new one, or the one to resume."""
+    if out is None and resume:
+        found = sorted(Path("runs").glob(f"{recipe.name}-*"))
+        if not found:
+            raise CheckpointError(
+                f"nothing to resume: no folder runs/{recipe.name}-*; name it with --out"
+            )
+        return found[-1]
+    folder = out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not resume and (folder / "metrics.jsonl").exists():
+        raise RecipeError(
+            f"{folder} holds a run already; continue it with --resume or name another with --out"
+        )
+    return folder
+
+
+async def _run(recipe: Recipe, out: Path, *, resume: bool, display: Display) -> RunResult:
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(out / "checkpoints", keep=recipe.train.keep_checkpoints)
+    newest = checkpoints.latest() if resume else None
+    state = read_checkpoint(newest) if newest else None
+    if state is not None:
+        _refuse_other_recipe(recipe, state["recipe"], newest)
+    (out / "recipe.yaml").write_text(dump(recipe))
+    env = make_env(recipe.env.id, **recipe.env.args)
+    display.line(f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
+                 f"{recipe.engine.type} engine, in {out}")
+    with display.phase("starting the rollout workers and the learner"):
+        runtime = await open_runtime(recipe)
+    display.line(f"started in {time.monotonic() - started:.0f} s")
+    log = MetricsLog(
+        out,
+        tensorboard=recipe.log.tensorboard,
+        wandb=recipe.log.wandb,
+        name=recipe.name,
+        start=state["iteration"] + 1 if state else 0,
+    )
+    sync = WeightSync(
+        runtime.learner,
+        runtime.fleet,
+        vocabulary=runtime.vocabulary,
+        bound=recipe.policy.probe_bound,
+        seed=recipe.seed,
+    )
+    try:
+        loop = Loop(
+            recipe,
+            fleet=runtime.fleet,
+            learner=runtime.learner,
+            sync=sync,
+            tasks=env.tasks("train"),
+            eval_tasks=env.tasks(recipe.eval.split)[: recipe.eval.tasks],
+            out=out,
+            display=display,
+            log=log,
+            checkpoints=checkpoints,
+        )
+        if state is not None and newest is not None:
+            loop.restore(newest, state)
+            display.line(f"resumed from {newest.name}")
+        evaluations = await loop.train()
+        runtime.save_policy(out / "policy", sync)
+    finally:
+        log.close()
+        sync.close()
+        await runtime.close()
+        await env.close()
+    return _finish(recipe, out, evaluations, display, time.monotonic() - started)
+
+
+def _refuse_other_recipe(recipe: Recipe, saved: dict[str, object], folder: Path | None) -> None:
+    now = recipe.model_dump(mode="json")
+    differing = [
+        key
+        for key in _differences(saved, now)
+        if not any(key == free or key.startswith(free + ".") for free in _MAY_CHANGE)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{folder}: was written by another recipe (differs in {', '.join(differing)}); "
+            "resume with the run's own recipe.yaml, or start a new run"
+        )
+
+
+def _differences(old: object, new: object, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            path
+            for key in keys
+            for path in _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if old == new else [prefix]
+
+
+def _finish(
+    recipe: Recipe, out: Path, evaluations: list[Evaluation], display: Display, seconds: float
+) -> RunResult:
+    before = evaluations[0] if evaluations else None
+    after = evaluations[-1] if evaluations else None
+    gain = None
+    if before and after and before.iteration != after.iteration:
+        pairs = [(a, b) for a, b in zip(before.scores_P, after.scores_P, strict=True)
+                 if a == a and b == b]
+        gain = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    name = recipe.eval.score
+    rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
+    rewards = [(row["iteration"], row["rollout/reward_mean"]) for row in rows
+               if row.get("rollout/reward_mean") is not None]
+    display.curve("reward of the training episodes by iteration", rewards)
+    if len(evaluations) > 1:
+        points = [(e.iteration, 100 * e.interval.value) for e in evaluations]
+        display.curve(f"{name} on unseen tasks by iteration, in %", points)
+    if gain is not None and before and after:
+        display.line(
+            f"[bold green]{name} {100 * before.interval.value:.1f} % -> "
+            f"{100 * after.interval.value:.1f} %[/], a gain of {100 * gain.value:+.1f} points "
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] on {len(before.scores_P)} unseen tasks "
+            f"in {seconds / 60:.1f} minutes"
+        )
+    if recipe.expect:
+        display.line(f"expected: {recipe.expect}")
+    display.line(f"everything is in {out}: recipe.yaml, metrics.jsonl, tensorboard/, trees/, "
+                 "checkpoints/, policy/")
+    result = RunResult(out, before.interval if before else None,
+                       after.interval if after else None, gain, seconds)
+    (out / "result.json").write_text(json.dumps(
+        {
+            "before": result.before, "after": result.after, "gain": gain, "seconds": seconds,
+            "evaluations": [[e.iteration, *e.interval] for e in evaluations],
+        }, indent=1))
+    return result
+
+

@@ -1,0 +1,78 @@
+"""Weights from the learner to every engine, with a version and a check that they arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from agentrl.core.types import Float32, Int32
+from agentrl.engine.probe import ProbeReport, check_probe
+from agentrl.workers.fleet import Fleet
+
+_PROBE_TOKENS = 96
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class Exporter(Protocol):
+    """The side of the learner that the sync needs."""
+
+    def export(self, path: Path) -> None:
+        """Write the policy's weights (safetensors, hub names)."""
+        ...
+
+    def score(self, sequences: list[Int32]) -> list[Float32]:
+        """Log-probabilities of each sequence at temperature 1 (see `Engine.score`)."""
+        ...
+
+
+class WeightSync:
+    """Pushes weights and compares the log-probabilities of fixed probe tokens after each push.
+
+    Where learner and engines share a machine the file lies in shared memory. Only the newest
+    file is kept: a replaced member loads that one.
+    """
+
+    def __init__(
+        self, learner: Exporter, fleet: Fleet, *, vocabulary: int, bound: float, seed: int = 0,
+        folder: Path | None = None,
+    ) -> None:
+        base = folder or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
+        self._folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=base))
+        self._learner = learner
+        self._fleet = fleet
+        self._bound = bound
+        rng = np.random.default_rng(seed)
+        self._probe = rng.integers(0, vocabulary, _PROBE_TOKENS).astype(np.int32)
+        self._previous: Float32 | None = None
+        self.version = -1
+
+    async def push(self, version: int) -> ProbeReport:
+        """Give every engine the learner's weights as `version`; the worst engine's report.
+
+        Raises `WeightSyncError` when an engine's log-probabilities are not the learner's.
+        """
+        path = self._folder / f"weights-{version:06d}.safetensors"
+        await asyncio.to_thread(self._learner.export, path)
+        await self._fleet.load(path, version)
+        for old in self._folder.glob("*.safetensors"):
+            if old != path:
+                old.unlink()
+        expected = (await asyncio.to_thread(self._learner.score, [self._probe]))[0]
+        reports = [
+            check_probe(
+                found, expected, bound=self._bound, version=version, previous=self._previous
+            )
+            for found in await self._fleet.score(self._probe)
+        ]
+        self._previous = expected
+        self.version = version
+        return max(reports, key=lambda report: report.largest)
+
+    def close(self) -> None:
+        """Delete the files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
