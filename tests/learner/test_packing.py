@@ -1,0 +1,193 @@
+"""Packed groups train each sampled token once, after the context that it was sampled in."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl.core.errors import ContractError
+from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree
+from agentrl.credit import ArpoCredit, GrpoCredit, TurnTable, assign
+from agentrl.learner.batch import Batch
+from agentrl.learner.packing import pack_groups, split_groups
+from agentrl.testing.trees import chains, random_groups, tree_of
+
+
+def packed(groups: list[Group], *, pack_tokens: int = 40) -> Batch:
+    table = TurnTable.of(groups)
+    credit, denominator, _ = assign(table, ArpoCredit())
+    return pack_groups(groups, table, credit, denominator=denominator, pack_tokens=pack_tokens)
+
+
+def sequences(batch: Batch) -> list[dict[str, np.ndarray]]:
+    """Every sequence of a batch, as its columns."""
+    found = []
+    for row in batch.rows:
+        for segment in range(int(row.segments.max()) + 1):
+            here = row.segments == segment
+            found.append(
+                {field.name: getattr(row, field.name)[here] for field in dataclasses.fields(row)}
+            )
+    return found
+
+
+def test_a_fork_by_hand() -> None:
+    """Prompt 1 2 3; turn 0 is shared by leaves 1 and 2; observations are one token, 7."""
+    group = Group("g", "g", (tree_of([ROOT, 0, 0], {1: 1.0}),))
+    table = TurnTable.of([group])
+    credit, denominator, _ = assign(table, GrpoCredit(scale="none"))
+    (row,) = pack_groups([group], table, credit, denominator=denominator, pack_tokens=100).rows
+    assert row.token_ids.tolist() == [1, 2, 3, 0, 1, 7, 10, 11, 1, 2, 3, 0, 1, 7, 20, 21]
+    assert row.positions.tolist() == 2 * list(range(8))
+    assert row.segments.tolist() == 8 * [0] + 8 * [1]
+    assert row.weight.tolist() == [0, 0, 0, 2, 2, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert row.positive.tolist() == [0, 0, 0, 0.5, 0.5, 0, 0.5, 0.5] + 8 * [0]
+    assert row.negative.tolist() == [0, 0, 0, -0.5, -0.5, 0, 0, 0] + 6 * [0] + [-0.5, -0.5]
+    assert row.behavior_logprobs.tolist() == (
+        [0, 0, 0, -0.5, -0.5, 0, -0.5, -0.5] + 6 * [0] + [-0.5, -0.5]
+    )
+    assert denominator == 8.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), pack_tokens=st.sampled_from([1, 20, 1000]))
+def test_every_turn_with_a_weight_is_trained_exactly_once(seed: int, pack_tokens: int) -> None:
+    groups = numbered(random_groups(seed))
+    table = TurnTable.of(groups)
+    credit, denominator, _ = assign(table, ArpoCredit())
+    batch = pack_groups(groups, table, credit, denominator=denominator, pack_tokens=pack_tokens)
+    trained = np.concatenate(
+        [np.zeros(0, np.int32)] + [row.token_ids[row.weight != 0] for row in batch.rows]
+    )
+    turns = [turn for group in groups for tree in group.trees for turn in tree.turns]
+    expected = [
+        turn.action_ids for turn, weight in zip(turns, credit.weight, strict=True) if weight
+    ]
+    assert sorted(trained) == sorted(np.concatenate([np.zeros(0, np.int32), *expected]))
+    for name in ("positive", "negative", "weight"):
+        total = sum(float(getattr(row, name).sum()) for row in batch.rows)
+        assert total == pytest.approx(
+            float((getattr(credit, name) * table.tokens).sum()), rel=1e-5, abs=1e-5
+        )
+    for row in batch.rows:
+        assert len(row) <= pack_tokens or row.segments.max() == 0
+
+
+def numbered(groups: list[Group]) -> list[Group]:
+    """The same groups with every action token a different number."""
+    count = 10_000
+    result = []
+    for group in groups:
+        trees = []
+        for tree in group.trees:
+            copy = TrajectoryTree(tree.task_id, tree.prompt_ids)
+            for parent, turn in zip(tree.parents, tree.turns, strict=True):
+                size = len(turn.action_ids)
+                fresh = np.arange(count, count + size, dtype=np.int32)
+                copy.add(parent, dataclasses.replace(turn, action_ids=fresh))
+                count += size
+            for node, reason in tree.leaves.items():
+                copy.end(node, reason)
+            trees.append(copy)
+        result.append(dataclasses.replace(group, trees=tuple(trees)))
+    return result
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_each_sequence_is_a_prefix_of_a_trajectory_and_ends_with_a_trained_token(
+    seed: int,
+) -> None:
+    groups = random_groups(seed)
+    paths = {
+        tuple(tree.context_ids(leaf).tolist())
+        for group in groups
+        for tree in group.trees
+        for leaf in tree.leaves
+    }
+    for sequence in sequences(packed(groups)):
+        ids = tuple(sequence["token_ids"].tolist())
+        assert any(path[: len(ids)] == ids for path in paths)
+        assert sequence["weight"][-1] != 0
+        assert sequence["positions"].tolist() == list(range(len(ids)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_garbage_where_nothing_is_trained_changes_no_credit(seed: int) -> None:
+    groups = random_groups(seed)
+    garbage = []
+    for group in groups:
+        for tree in group.trees:
+            copy = TrajectoryTree(tree.task_id, tree.prompt_ids + 1)
+            for parent, turn in zip(tree.parents, tree.turns, strict=True):
+                seen = turn.observation_ids + 1
+                copy.add(parent, dataclasses.replace(turn, observation_ids=seen))
+            for node, reason in tree.leaves.items():
+                copy.end(node, reason)
+            garbage.append(copy)
+    trees = iter(garbage)
+    other = [
+        dataclasses.replace(group, trees=tuple(next(trees) for _ in group.trees))
+        for group in groups
+    ]
+    here, there = packed(groups), packed(other)
+    assert here.denominator == there.denominator
+    for ours, theirs in zip(here.rows, there.rows, strict=True):
+        for name in ("positive", "negative", "weight", "behavior_logprobs", "positions"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        trained = ours.weight != 0
+        np.testing.assert_array_equal(ours.token_ids[trained], theirs.token_ids[trained])
+
+
+def test_a_trajectory_that_trains_nothing_is_no_sequence() -> None:
+    stops = {2: StopReason.TRUNCATED_TURNS, 3: StopReason.ENV_ERROR}
+    group = Group("g", "g", (tree_of([ROOT] * 4, {0: 1.0}, stops=stops),))
+    table = TurnTable.of([group])
+    credit, denominator, _ = assign(table, GrpoCredit(truncated="mask"))
+    batch = pack_groups([group], table, credit, denominator=denominator, pack_tokens=100)
+    assert len(sequences(batch)) == 2
+    assert denominator == 4.0
+    empty = pack_groups([], TurnTable.of([]), credit_of([]), denominator=1.0, pack_tokens=9)
+    assert empty.rows == ()
+
+
+def credit_of(groups: list[Group]):
+    return assign(TurnTable.of(groups), GrpoCredit()).credit
+
+
+def test_a_logprob_that_is_no_number_is_refused_by_task_and_turn() -> None:
+    group = chains([0.0, 1.0])
+    tree = group.trees[1]
+    tree.turns[0] = dataclasses.replace(
+        tree.turns[0], logprobs=np.asarray([0.0, np.nan], np.float32)
+    )
+    with pytest.raises(ContractError, match=r"turn 0 of task 'task' .* is not finite"):
+        packed([group])
+
+
+def test_credit_of_other_groups_is_refused() -> None:
+    group = chains([0.0, 1.0])
+    table = TurnTable.of([group])
+    with pytest.raises(ContractError, match="the groups have 4 turns, their table 2"):
+        pack_groups([group, group], table, credit_of([group]), denominator=1.0, pack_tokens=9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    returns=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), max_size=7),
+    n=st.integers(1, 5),
+)
+def test_steps_hold_whole_groups_in_even_numbers_and_none_is_empty(
+    returns: list[list[int]], n: int
+) -> None:
+    groups = [chains([float(value) for value in values]) for values in returns]
+    parts = split_groups(groups, GrpoCredit(), n=n)
+    training = [group for group in groups if len(group.trees) > 1]
+    assert [id(group) for part in parts for group in part] == [id(group) for group in training]
+    assert len(parts) == min(n, len(training))
+    sizes = [len(part) for part in parts]
+    assert not sizes or max(sizes) - min(sizes) <= 1
+    assert all(packed(part).rows for part in parts)
