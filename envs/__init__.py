@@ -1,0 +1,12 @@
+"""Built-in environments. The folder is `envs/`; the import name is `agentrl.envs`."""
+
+if __name__ == "envs":
+    raise ImportError("import agentrl.envs, not envs: a second copy would not share its classes")
+
+ENVS = {
+    "demo/calculator": "agentrl.envs.demo:CalculatorEnv",
+    "demo/guess": "agentrl.envs.demo:GuessEnv",
+    "search/corpus": "agentrl.envs.search:CorpusSearchEnv",
+    "search/facts": "agentrl.envs.search:FactsSearchEnv",
+}
+"""Id -> "module:Class", imported when the id is asked for."""
