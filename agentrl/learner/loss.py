@@ -1,0 +1,168 @@
+"""The loss of each trained token and the sums behind its metrics: pure functions of tensors.
+
+N is the number of trained tokens. Everything is computed in the dtype of the log-probabilities,
+float32 or wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from agentrl.learner.settings import LossSettings
+
+Objective: TypeAlias = Literal["policy", "nll"]
+
+LOG_RATIO_BOUND = 20.0
+"""Token log-ratios are clamped to ± this before exp; beyond it the gradient is zero."""
+
+SUMS = (
+    "tokens",
+    "loss",
+    "nll",
+    "entropy",
+    "importance_ratio",
+    "behavior_kl",
+    "behavior_difference",
+    "clipped_low",
+    "clipped_high",
+    "clipped_dual",
+    "reference_kl",
+)
+"""What `token_sums` adds up over tokens, in order; exact over micro-batches and ranks."""
+
+
+class TrainedTokens(NamedTuple):
+    """The trained tokens' columns (N,) of a row: credit, weight and log-probabilities.
+
+    `reference` is the reference's log-probability, None where no KL term asks for it.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    weight: Tensor
+    behavior: Tensor
+    reference: Tensor | None = None
+
+    def part(self, span: slice) -> TrainedTokens:
+        """The tokens of `span`."""
+        return TrainedTokens(*(None if column is None else column[span] for column in self))  # type: ignore[arg-type]
+
+
+def importance_ratio(logprobs: Tensor, behavior: Tensor) -> Tensor:
+    """exp(policy - behaviour) (N,), the log clamped to ± `LOG_RATIO_BOUND`."""
+    return (logprobs - behavior).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+
+
+def policy_terms(
+    logprobs: Tensor, entropies: Tensor, tokens: TrainedTokens, settings: LossSettings
+) -> Tensor:
+    """PPO-clip loss (N,) of each token, before the division by the batch's denominator.
+
+    With r the importance ratio, A⁺ and A⁻ the token's positive and negative credit (DESIGN.md 4):
+    -(A⁺·min(r, 1 + high) + A⁻·max(r, 1 - low)), the sum over the token's trajectories of
+    -min(r·A, clip(r)·A); with `dual_clip` c, A⁻'s factor is at most c. Then + kl·w·KL estimate
+    (`kl_terms`) - entropy·w·H, where w is the token's weight.
+    """
+    ratio = importance_ratio(logprobs, tokens.behavior)
+    downward = ratio.clamp(min=1.0 - settings.clip_low, max=settings.dual_clip)
+    upward = ratio.clamp(max=1.0 + settings.clip_high)
+    loss = -(tokens.positive * upward + tokens.negative * downward)
+    if settings.kl:
+        if tokens.reference is None:
+            raise ValueError("a KL term needs the reference's log-probabilities, got None")
+        estimate = kl_terms(logprobs, tokens.reference, settings.kl_estimator)
+        loss = loss + settings.kl * tokens.weight * estimate
+    if settings.entropy:
+        loss = loss - settings.entropy * tokens.weight * entropies
+    return loss
+
+
+def kl_terms(logprobs: Tensor, reference: Tensor, estimator: Literal["k2", "k3", "k3+"]) -> Tensor:
+    """Estimate (N,) of KL(policy ‖ reference) at sampled tokens (Schulman, 2020).
+
+    With d = policy - reference: k2 = d²/2; k3 = exp(-d) - 1 + d; k3+ has the value of k3 and the
+    gradient of k2, which is that of the KL itself. d is clamped to ± `LOG_RATIO_BOUND`.
+    """
+    d = (logprobs - reference).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    k2 = d.square() / 2
+    if estimator == "k2":
+        return k2
+    k3 = (-d).expm1() + d
+    return k3 if estimator == "k3" else k2 - k2.detach() + k3.detach()
+
+
+def nll_terms(logprobs: Tensor, tokens: TrainedTokens) -> Tensor:
+    """Imitation: -w·log-probability (N,), before the division by the batch's denominator."""
+    return -tokens.weight * logprobs
+
+
+@torch.no_grad()
+def token_sums(
+    logprobs: Tensor,
+    entropies: Tensor,
+    tokens: TrainedTokens,
+    settings: LossSettings,
+    *,
+    objective: Objective,
+) -> Tensor:
+    """`SUMS` over the tokens (len(SUMS),), float64.
+
+    `behavior_kl` is k3 of KL(behaviour ‖ policy), exp(x) - 1 - x with x the log-ratio.
+    `behavior_difference` is |x|. A token counts as clipped where that bound stops its gradient.
+    """
+    count = torch.full((), float(len(logprobs)))
+    zero = torch.zeros(())
+    if objective == "nll":
+        loss = nll_terms(logprobs, tokens)
+        columns = [count, loss, -logprobs, entropies] + [zero] * 7
+    else:
+        loss = policy_terms(logprobs, entropies, tokens, settings)
+        ratio = importance_ratio(logprobs, tokens.behavior)
+        log_ratio = (logprobs - tokens.behavior).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+        falls, rises = tokens.negative < 0, tokens.positive > 0
+        dual = falls & (ratio > (settings.dual_clip or float("inf")))
+        columns = [
+            count,
+            loss,
+            -logprobs,
+            entropies,
+            ratio,
+            log_ratio.expm1() - log_ratio,
+            log_ratio.abs(),
+            falls & (ratio < 1.0 - settings.clip_low),
+            rises & (ratio > 1.0 + settings.clip_high),
+            dual,
+            zero if tokens.reference is None else kl_terms(logprobs, tokens.reference, "k3"),
+        ]
+    return torch.stack([column.to(logprobs.device, torch.float64).sum() for column in columns])
+
+
+def metrics(
+    sums: Mapping[str, float], denominator: float, *, objective: Objective
+) -> dict[str, float]:
+    """Means over the global batch's trained tokens, under the names that a run logs.
+
+    `train/loss` is divided by `denominator`, as the loss itself. Without a trained token only
+    `train/loss` and `train/tokens` are given, both 0.0.
+    """
+    result = {"train/loss": sums["loss"] / denominator, "train/tokens": sums["tokens"]}
+    if not sums["tokens"]:
+        return result
+    mean = {name: sums[name] / sums["tokens"] for name in SUMS}
+    result |= {"train/nll": mean["nll"], "train/entropy": mean["entropy"]}
+    if objective == "policy":
+        result |= {
+            "train/importance_ratio": mean["importance_ratio"],
+            "train/behavior_kl": mean["behavior_kl"],
+            "train/behavior_difference": mean["behavior_difference"],
+            "train/clip_fraction_low": mean["clipped_low"],
+            "train/clip_fraction_high": mean["clipped_high"],
+            "train/clip_fraction_dual": mean["clipped_dual"],
+            "train/reference_kl": mean["reference_kl"],
+        }
+    return result
