@@ -9,10 +9,10 @@ import numpy as np
 
 from agentrl.core.types import Group
 from agentrl.credit import AnyCredit
-from agentrl.credit.aggregate import row_weights
+from agentrl.credit.aggregate import assign
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
-from agentrl.learner.packing import pack_groups
+from agentrl.learner.packing import pack_groups, split_groups
 from agentrl.learner.settings import LossSettings
 
 
@@ -20,7 +20,6 @@ class TrainingStep(NamedTuple):
     """One optimizer step: the groups it trains on, their credit and the packed batch."""
 
     groups: Sequence[Group]
-    table: TurnTable
     credit: Credit
     batch: Batch
 
@@ -33,22 +32,29 @@ def training_steps(
     pack_tokens: int,
     updates: int,
 ) -> list[TrainingStep]:
-    """`groups` in `updates` parts of whole groups, each with its own global denominator."""
+    """`groups` in at most `updates` parts of whole groups, each with its own denominator.
+
+    Groups that train nothing are left out; where none trains, there is no step.
+    """
     steps = []
-    for part in np.array_split(np.arange(len(groups)), min(updates, len(groups))):
-        chosen = [groups[index] for index in part]
-        table = TurnTable.of(chosen)
-        weights, denominator = row_weights(table, loss.aggregation, loss.constant)
-        credit = estimator(table, weights)
+    for part in split_groups(groups, estimator, n=updates):
+        table = TurnTable.of(part)
+        assigned = assign(table, estimator, aggregation=loss.aggregation, constant=loss.constant)
         batch = pack_groups(
-            chosen, table, credit, denominator=denominator, pack_tokens=pack_tokens
+            part,
+            table,
+            assigned.credit,
+            denominator=assigned.denominator,
+            pack_tokens=pack_tokens,
         )
-        steps.append(TrainingStep(chosen, table, credit, batch))
+        steps.append(TrainingStep(part, assigned.credit, batch))
     return steps
 
 
 def credit_metrics(steps: Sequence[TrainingStep]) -> dict[str, float]:
     """`credit/...` metrics over all steps of an iteration."""
+    if not steps:
+        return {"credit/trained_turns": 0.0}
     positive = np.concatenate([step.credit.positive for step in steps])
     negative = np.concatenate([step.credit.negative for step in steps])
     weight = np.concatenate([step.credit.weight for step in steps])

@@ -19,6 +19,7 @@ from agentrl.core.errors import FailureRateError
 from agentrl.core.types import Group, Task
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
+from agentrl.rollout.seeds import derive
 from agentrl.trainer.batches import credit_metrics, training_steps
 from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
@@ -32,7 +33,7 @@ from agentrl.trainer.summary import (
     spent,
 )
 from agentrl.trainer.sync import WeightSync
-from agentrl.trainer.tasks import TaskOrder, derive_seed
+from agentrl.trainer.tasks import TaskOrder
 from agentrl.workers.fleet import Fleet, FleetReport, Job
 
 
@@ -122,7 +123,7 @@ class Loop:
             Job(
                 task=task,
                 group_id=f"{iteration:06d}-{index:04d}",
-                seed=derive_seed(recipe.seed, "rollout", iteration, index),
+                seed=derive(recipe.seed, "rollout", iteration, index),
             )
             for index, task in enumerate(self.order.take(iteration * count, count))
         ]
@@ -148,10 +149,9 @@ class Loop:
             updates=settings.updates_per_iteration,
         )
         metrics |= credit_metrics(steps)
+        if not steps:
+            self.display.line("[yellow]no group has anything to train on: no update[/]")
         for number, step in enumerate(steps):
-            if not step.batch.rows:
-                self.display.line("[yellow]no group has anything to train on: update skipped[/]")
-                continue
             found = await asyncio.to_thread(
                 self.learner.update, step.batch.rows, step.batch.denominator
             )
@@ -190,8 +190,10 @@ class Loop:
     def _budget_is_spent(self) -> bool:
         settings = self.recipe.train
         return bool(
-            (settings.max_generated_tokens and
-             self.spent.generated_tokens >= settings.max_generated_tokens)
+            (
+                settings.max_generated_tokens
+                and self.spent.generated_tokens >= settings.max_generated_tokens
+            )
             or (settings.max_tool_calls and self.spent.tool_calls >= settings.max_tool_calls)
         )
 
@@ -208,6 +210,11 @@ class Loop:
             "workers/engines_restarted": float(report.engines_restarted),
             "workers/episodes_lost": float(report.episodes_lost),
         }
+
+    async def evaluate_at(self, iteration: int) -> dict[str, float]:
+        """Push the learner's weights as version `iteration` and evaluate them."""
+        self.iteration = iteration
+        return await self._push(iteration) | await self._evaluate()
 
     # -- weights, evaluation, state -----------------------------------------------------------
 
@@ -226,7 +233,7 @@ class Loop:
             Job(
                 task=task,
                 group_id=f"eval-{task.id}",
-                seed=derive_seed(self.recipe.seed, "eval", index),
+                seed=derive(self.recipe.seed, "eval", index),
                 samples=settings.samples,
                 temperature=settings.temperature,
             )

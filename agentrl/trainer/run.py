@@ -20,9 +20,18 @@ from agentrl.trainer.statistics import Interval, paired_difference
 from agentrl.trainer.sync import WeightSync
 from agentrl.workers.runtime import open_runtime
 
-_MAY_CHANGE = {"name", "train.iterations", "train.save_every", "train.keep_checkpoints",
-               "train.max_generated_tokens", "train.max_tool_calls", "eval", "log", "runtime",
-               "rollout"}
+_MAY_CHANGE = {
+    "name",
+    "train.iterations",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.max_generated_tokens",
+    "train.max_tool_calls",
+    "eval",
+    "log",
+    "runtime",
+    "rollout",
+}
 """What a resumed run may set otherwise than the run it continues."""
 
 
@@ -69,8 +78,10 @@ async def _run(recipe: Recipe, out: Path, *, resume: bool, display: Display) -> 
         _refuse_other_recipe(recipe, state["recipe"], newest)
     (out / "recipe.yaml").write_text(dump(recipe))
     env = make_env(recipe.env.id, **recipe.env.args)
-    display.line(f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
-                 f"{recipe.engine.type} engine, in {out}")
+    display.line(
+        f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
+        f"{recipe.engine.type} engine, in {out}"
+    )
     with display.phase("starting the rollout workers and the learner"):
         runtime = await open_runtime(recipe)
     display.line(f"started in {time.monotonic() - started:.0f} s")
@@ -134,7 +145,9 @@ def _differences(old: object, new: object, prefix: str = "") -> list[str]:
         return [
             path
             for key in keys
-            for path in _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+            for path in _differences(
+                old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key
+            )
         ]
     return [] if old == new else [prefix]
 
@@ -146,13 +159,19 @@ def _finish(
     after = evaluations[-1] if evaluations else None
     gain = None
     if before and after and before.iteration != after.iteration:
-        pairs = [(a, b) for a, b in zip(before.scores_P, after.scores_P, strict=True)
-                 if a == a and b == b]
+        pairs = [
+            (a, b)
+            for a, b in zip(before.scores_P, after.scores_P, strict=True)
+            if a == a and b == b
+        ]
         gain = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
     name = recipe.eval.score
     rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
-    rewards = [(row["iteration"], row["rollout/reward_mean"]) for row in rows
-               if row.get("rollout/reward_mean") is not None]
+    rewards = [
+        (row["iteration"], row["rollout/reward_mean"])
+        for row in rows
+        if row.get("rollout/reward_mean") is not None
+    ]
     display.curve("reward of the training episodes by iteration", rewards)
     if len(evaluations) > 1:
         points = [(e.iteration, 100 * e.interval.value) for e in evaluations]
@@ -166,15 +185,23 @@ def _finish(
         )
     if recipe.expect:
         display.line(f"expected: {recipe.expect}")
-    display.line(f"everything is in {out}: recipe.yaml, metrics.jsonl, tensorboard/, trees/, "
-                 "checkpoints/, policy/")
-    result = RunResult(out, before.interval if before else None,
-                       after.interval if after else None, gain, seconds)
-    (out / "result.json").write_text(json.dumps(
-        {
-            "before": result.before, "after": result.after, "gain": gain, "seconds": seconds,
-            "evaluations": [[e.iteration, *e.interval] for e in evaluations],
-        }, indent=1))
+    display.line(
+        f"everything is in {out}: recipe.yaml, metrics.jsonl, tensorboard/, trees/, "
+        "checkpoints/, policy/"
+    )
+    result = RunResult(
+        out, before.interval if before else None, after.interval if after else None, gain, seconds
+    )
+    (out / "result.json").write_text(
+        json.dumps(
+            {
+                "before": result.before,
+                "after": result.after,
+                "gain": gain,
+                "seconds": seconds,
+                "evaluations": [[e.iteration, *e.interval] for e in evaluations],
+            },
+            indent=1,
+        )
+    )
     return result
-
-

@@ -38,7 +38,13 @@ class WeightSync:
     """
 
     def __init__(
-        self, learner: Exporter, fleet: Fleet, *, vocabulary: int, bound: float, seed: int = 0,
+        self,
+        learner: Exporter,
+        fleet: Fleet,
+        *,
+        vocabulary: int,
+        bound: float,
+        seed: int = 0,
         folder: Path | None = None,
     ) -> None:
         base = folder or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Task
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from `parts`: equal parts give equal seeds, on every machine."""
-    text = "\x1f".join(str(part) for part in parts).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+from agentrl.rollout.seeds import derive
 
 
 class TaskOrder:
@@ -37,7 +31,7 @@ class TaskOrder:
         for index in range(position, position + count):
             epoch, place = divmod(index, len(self._tasks))
             if epoch != self._epoch:
-                rng = np.random.default_rng(derive_seed(self._seed, "tasks", epoch))
+                rng = np.random.default_rng(derive(self._seed, "tasks", epoch))
                 self._order, self._epoch = rng.permutation(len(self._tasks)), epoch
             taken.append(self._tasks[int(self._order[place])])
         return taken

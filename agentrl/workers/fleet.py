@@ -112,8 +112,11 @@ class Fleet:
                 done(group)
             return group
 
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(job)) for job in jobs]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(one(job)) for job in jobs]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         return [task.result() for task in running]
 
     async def _play(self, job: Job) -> Group:

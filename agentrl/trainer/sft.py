@@ -1,0 +1,156 @@
+"""`agentrl sft`: imitation of an environment's demonstrations, on the same learner as RL.
+
+Only the tokens of actions are trained; each part of a demonstration is encoded by itself, as in a
+rollout, so that the policy learns exactly the tokens that it will see and sample.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from agentrl.core.env import Demonstration, Env
+from agentrl.core.errors import RecipeError
+from agentrl.core.registry import make_env
+from agentrl.learner.batch import Batch, Row, pack_rows
+from agentrl.recipe.load import dump
+from agentrl.recipe.schema import Recipe
+from agentrl.rollout.render import Renderer
+from agentrl.trainer.checkpoint import Checkpoints
+from agentrl.trainer.display import Display
+from agentrl.trainer.loop import Loop
+from agentrl.trainer.metrics import MetricsLog
+from agentrl.trainer.run import RunResult, run_folder
+from agentrl.trainer.sync import WeightSync
+from agentrl.workers.runtime import open_runtime
+
+
+def encode(demonstration: Demonstration, renderer: Renderer) -> Row:
+    """A demonstration as one sequence, weight 1.0 on the tokens of its actions."""
+    pieces = [renderer.prompt_ids(demonstration.prompt)]
+    weights = [np.zeros(len(pieces[0]), np.float32)]
+    for action, observation in demonstration.turns:
+        action_ids = renderer.encode_action(action)
+        observation_ids = renderer.observation_ids(observation, action_ids)
+        pieces += [action_ids, observation_ids]
+        weights += [
+            np.ones(len(action_ids), np.float32),
+            np.zeros(len(observation_ids), np.float32),
+        ]
+    return Row.sequence(np.concatenate(pieces), weight=np.concatenate(weights))
+
+
+def batches(
+    demonstrations: Iterator[Demonstration], renderer: Renderer, *, size: int, pack_tokens: int
+) -> Iterator[Batch]:
+    """Batches of `size` demonstrations, averaged over their trained tokens; ends with them."""
+    while chosen := list(islice(demonstrations, size)):
+        rows = [encode(demonstration, renderer) for demonstration in chosen]
+        denominator = float(sum(row.trained_tokens for row in rows))
+        yield Batch(pack_rows(rows, pack_tokens), denominator)
+
+
+def sft(recipe: Recipe, *, out: Path | None = None) -> RunResult:
+    """Imitate for `recipe.sft.steps` updates, evaluating as `recipe.eval` says."""
+    folder = run_folder(recipe, out=out, resume=False)
+    return asyncio.run(_sft(recipe, folder, Display()))
+
+
+async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
+    if recipe.sft is None:
+        raise RecipeError(f"{recipe.name}: `agentrl sft` needs a section `sft`; it has none")
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.yaml").write_text(dump(recipe))
+    env = make_env(recipe.env.id, **recipe.env.args)
+    with display.phase("starting the rollout workers and the learner"):
+        runtime = await open_runtime(recipe, objective="nll")
+    log = MetricsLog(
+        out, tensorboard=recipe.log.tensorboard, wandb=recipe.log.wandb, name=recipe.name, start=0
+    )
+    sync = WeightSync(
+        runtime.learner,
+        runtime.fleet,
+        vocabulary=runtime.vocabulary,
+        bound=recipe.policy.probe_bound,
+        seed=recipe.seed,
+    )
+    loop = Loop(
+        recipe,
+        fleet=runtime.fleet,
+        learner=runtime.learner,
+        sync=sync,
+        tasks=env.tasks("train"),
+        eval_tasks=env.tasks(recipe.eval.split)[: recipe.eval.tasks],
+        out=out,
+        display=display,
+        log=log,
+        checkpoints=Checkpoints(out / "checkpoints"),
+    )
+    try:
+        await _imitate(loop, _demonstrations(env, recipe), runtime.renderer)
+        runtime.save_policy(out / "policy", sync)
+    finally:
+        log.close()
+        sync.close()
+        await runtime.close()
+        await env.close()
+    intervals = [evaluation.interval for evaluation in loop.evaluations]
+    seconds = time.monotonic() - started
+    curve = [[e.iteration, *e.interval] for e in loop.evaluations]
+    (out / "result.json").write_text(json.dumps({"seconds": seconds, "evaluations": curve}))
+    display.line(f"the policy is in {out / 'policy'}, after {seconds / 60:.1f} minutes")
+    return RunResult(
+        out,
+        intervals[0] if intervals else None,
+        intervals[-1] if intervals else None,
+        None,
+        seconds,
+    )
+
+
+def _demonstrations(env: Env, recipe: Recipe) -> Iterator[Demonstration]:
+    stream = env.demonstrations(seed=recipe.seed)
+    first = next(stream, None)
+    if first is None:
+        raise RecipeError(
+            f"{recipe.name}: environment {recipe.env.id!r} has no demonstrations to imitate; "
+            "give it a method `demonstrations`"
+        )
+    yield first
+    yield from stream
+
+
+async def _imitate(loop: Loop, demonstrations: Iterator[Demonstration], renderer: Renderer) -> None:
+    recipe = loop.recipe
+    settings = recipe.sft
+    assert settings is not None
+    stream = batches(
+        demonstrations,
+        renderer,
+        size=settings.demonstrations_per_step,
+        pack_tokens=recipe.learner.pack_tokens,
+    )
+    begun, losses = time.monotonic(), []
+    for step, batch in enumerate(islice(stream, settings.steps), 1):
+        metrics = await asyncio.to_thread(loop.learner.update, batch.rows, batch.denominator)
+        losses.append(metrics["train/loss"])
+        evaluate = recipe.eval.every and step % recipe.eval.every == 0
+        if evaluate or step == settings.steps:
+            metrics |= await loop.evaluate_at(step)
+        loop.log.write(step, metrics)
+        if step % 50 == 0 or step == settings.steps:
+            loop.display.line(
+                f"[bold]{step:5d}/{settings.steps}[/]  loss {np.mean(losses):7.4f}  "
+                f"{time.monotonic() - begun:6.0f} s"
+            )
+            losses.clear()
+        if evaluate and loop.evaluations[-1].interval.value >= settings.stop_at:
+            loop.display.line(f"reached {settings.stop_at}: stopped at step {step}")
+            break

@@ -1,0 +1,107 @@
+"""A checkpoint is whole or absent, whatever moment its writing is cut at."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from agentrl.core.errors import CheckpointError
+from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
+
+
+def write_numbers(folder: Path) -> None:
+    (folder / "learner").mkdir()
+    for index in range(8):
+        (folder / "learner" / f"{index}.bin").write_bytes(bytes([index]) * 200_000)
+
+
+def test_a_saved_checkpoint_is_read_back_and_old_ones_are_pruned(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"iteration": step}, write_numbers)
+    assert [path.name for path in checkpoints.complete()] == ["step-000002", "step-000003"]
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert read_checkpoint(latest) == {"iteration": 3}
+    assert (latest / "learner" / "7.bin").read_bytes() == b"\x07" * 200_000
+
+
+def test_the_same_step_again_replaces_the_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"iteration": 1, "try": 1}, write_numbers)
+    folder = checkpoints.save(1, {"iteration": 1, "try": 2}, write_numbers)
+    assert read_checkpoint(folder)["try"] == 2
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_failed_write_leaves_the_older_checkpoint_the_latest(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"iteration": 1}, write_numbers)
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        checkpoints.save(2, {"iteration": 2}, fail)
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert latest.name == "step-000001"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: (p / "manifest.json").unlink(), "its writing was cut in the middle"),
+        (lambda p: (p / "learner" / "3.bin").unlink(), "listed in manifest.json but missing"),
+        (lambda p: os.truncate(p / "learner" / "3.bin", 1000), "truncated or changed"),
+        (lambda p: (p / "state.json").write_text("{"), "truncated or changed"),
+        (lambda p: (p / "manifest.json").write_text('{"a"'), "cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_with_the_file_named(
+    tmp_path: Path, damage, message: str
+) -> None:
+    folder = Checkpoints(tmp_path).save(5, {"iteration": 5}, write_numbers)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(folder)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        read_checkpoint(tmp_path / "step-000009")
+
+
+def _save_for_ever(folder: Path) -> None:
+    checkpoints = Checkpoints(folder, keep=2)
+    for step in range(1, 10_000):
+        checkpoints.save(step, {"iteration": step}, write_numbers)
+
+
+def test_a_kill_in_the_middle_of_a_write_loses_at_most_that_checkpoint(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    context = multiprocessing.get_context("fork")
+    survived = 0
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        process = context.Process(target=_save_for_ever, args=(folder,))
+        process.start()
+        while not Checkpoints(folder).complete():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.0, 0.05))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        latest = Checkpoints(folder).latest()
+        assert latest is not None
+        state = read_checkpoint(latest)
+        assert latest.name == f"step-{state['iteration']:06d}"
+        survived += 1
+    assert survived == 10

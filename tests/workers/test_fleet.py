@@ -1,0 +1,128 @@
+"""Losing a rollout worker or an engine costs its episodes and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agentrl.core.errors import EngineError
+from agentrl.core.types import (
+    Failure,
+    Float32,
+    Group,
+    Int32,
+    StopReason,
+    Task,
+    TrajectoryTree,
+    Turn,
+)
+from agentrl.workers.fleet import Fleet, Job, MemberLostError
+
+
+class FakeMember:
+    """Plays at once; dies or loses its engine at the jobs that it is told to."""
+
+    def __init__(self, log: list[str], name: str, dies_at: set[str], breaks_at: set[str]) -> None:
+        self.log, self.name, self.dies_at, self.breaks_at = log, name, dies_at, breaks_at
+        self.loaded: list[int] = []
+
+    async def start(self) -> None:
+        self.log.append(f"start {self.name}")
+
+    async def play(self, job: Job) -> Group:
+        await asyncio.sleep(0)
+        if job.task.id in self.dies_at:
+            self.dies_at.discard(job.task.id)
+            raise MemberLostError("killed")
+        tree = TrajectoryTree(job.task.id, [1], group_id=job.group_id)
+        if job.task.id in self.breaks_at:
+            self.breaks_at.discard(job.task.id)
+            tree.failures.append(Failure(-1, StopReason.ENGINE_ERROR, "engine is dead"))
+        else:
+            one = np.zeros(1, np.float32)
+            node = tree.add(-1, Turn(action_ids=np.ones(1, np.int32), logprobs=one, entropies=one))
+            tree.end(node, StopReason.TERMINATED)
+        return Group(job.group_id, job.task.id, (tree,))
+
+    async def load(self, weights: Path, version: int) -> None:
+        self.loaded.append(version)
+
+    async def score(self, token_ids: Int32) -> Float32:
+        return np.zeros(len(token_ids) - 1, np.float32)
+
+    async def restart_engine(self) -> None:
+        self.log.append(f"restart {self.name}")
+
+    async def close(self) -> None:
+        self.log.append(f"close {self.name}")
+
+
+def fleet_of(
+    size: int, *, dies_at: set[str], breaks_at: set[str]
+) -> tuple[Fleet, list[FakeMember], list[str]]:
+    log: list[str] = []
+    made: list[FakeMember] = []
+
+    def make(index: int) -> FakeMember:
+        made.append(FakeMember(log, f"{index}.{len(made)}", dies_at, breaks_at))
+        return made[-1]
+
+    return Fleet(make, size=size, jobs_at_once=2, trajectories=8), made, log
+
+
+def jobs(n: int) -> list[Job]:
+    return [Job(task=Task(str(i)), group_id=f"g{i}", seed=i) for i in range(n)]
+
+
+async def test_groups_come_back_in_the_order_of_the_jobs() -> None:
+    fleet, _, _ = fleet_of(2, dies_at=set(), breaks_at=set())
+    await fleet.start()
+    groups = await fleet.play(jobs(9))
+    assert [group.id for group in groups] == [f"g{i}" for i in range(9)]
+
+
+async def test_a_lost_member_is_replaced_with_the_current_weights_and_its_job_played_again() -> (
+    None
+):
+    fleet, made, log = fleet_of(1, dies_at={"3"}, breaks_at=set())
+    await fleet.start()
+    await fleet.load(Path("w"), 7)
+    groups = await fleet.play(jobs(6))
+    assert all(len(list(g.trees[0].trajectories())) == 1 for g in groups)
+    assert len(made) == 2
+    assert made[1].loaded == [7]
+    assert (fleet.report.members_lost, fleet.report.episodes_lost) == (1, 8)
+    assert log.count("start 0.1") == 1
+
+
+async def test_two_jobs_lost_with_one_member_replace_it_once() -> None:
+    fleet, made, _ = fleet_of(1, dies_at={"0", "1"}, breaks_at=set())
+    await fleet.start()
+    await fleet.play(jobs(2))
+    assert len(made) == 2
+    assert (fleet.report.members_lost, fleet.report.episodes_lost) == (1, 16)
+
+
+async def test_a_dead_engine_is_restarted_and_its_job_played_again() -> None:
+    fleet, made, log = fleet_of(1, dies_at=set(), breaks_at={"2"})
+    await fleet.start()
+    await fleet.load(Path("w"), 1)
+    groups = await fleet.play(jobs(4))
+    assert all(not t.stop_reason.is_failure for g in groups for t in g.trajectories())
+    assert log.count("restart 0.0") == 1
+    assert made[0].loaded == [1, 1]
+    assert (fleet.report.engines_restarted, fleet.report.episodes_lost) == (1, 8)
+
+
+async def test_a_job_that_kills_every_worker_stops_the_run_and_names_its_task() -> None:
+    class Deadly(set[str]):
+        def discard(self, element: str) -> None:
+            """Dies again and again."""
+
+    fleet, _, _ = fleet_of(1, dies_at=Deadly({"1"}), breaks_at=set())
+    await fleet.start()
+    with pytest.raises(EngineError, match="task '1' was lost 3 times"):
+        await fleet.play(jobs(2))
