@@ -27,8 +27,23 @@ class Episode(Protocol):
         """The node reached so far, `ROOT` before the first turn."""
         ...
 
-    async def propose(self, *, seed: int) -> Completion:
-        """Sample the next action from this state."""
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the line ended; None while it is alive."""
+        ...
+
+    @property
+    def added(self) -> Sequence[int]:
+        """The nodes that this line itself added to the tree, in order."""
+        ...
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens the policy chooses from: bounds an entropy by its logarithm."""
+        ...
+
+    async def propose(self, *, seed: int) -> Completion | None:
+        """Sample the next action from this state; None when the line has ended."""
         ...
 
     async def play(self, completion: Completion) -> StopReason | None:
@@ -36,7 +51,10 @@ class Episode(Protocol):
         ...
 
     async def fork(self) -> Self:
-        """A second live line from `node`, in the same tree."""
+        """A second live line from `node`, in the same tree.
+
+        Never raises for an environment that cannot be copied: the new line has then ended.
+        """
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,484 @@
+"""One live line of a tree: an environment, an engine, deadlines and the token-exact turn loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Literal, Self, TypeAlias, TypeVar
+
+import numpy as np
+
+from agentrl.core.env import Env, StepResult
+from agentrl.core.errors import ContractError
+from agentrl.core.types import (
+    ROOT,
+    Failure,
+    Int32,
+    Message,
+    StopReason,
+    Task,
+    TrajectoryTree,
+    Turn,
+)
+from agentrl.engine.base import Completion, Sampling
+from agentrl.rollout.context import Context
+from agentrl.rollout.deadline import OverdueError, within
+from agentrl.rollout.render import StopRule
+from agentrl.rollout.seeds import derive
+from agentrl.rollout.stage import DivergedError, PhaseError, Spent, Stage
+
+T = TypeVar("T")
+Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "close", "idle"]
+
+ROOT_STATE = "reset"
+"""State key of the first turn: all lines of a group start from one state."""
+
+_NO_TOKENS = np.zeros(0, np.int32)
+
+log = logging.getLogger(__name__)
+
+
+class LiveEpisode:
+    """`Episode` over an environment and an engine (see `agentrl.rollout.player`).
+
+    A failed environment or engine is first mended, up to `stage.retries` times for each line: a
+    fresh environment takes the same task, seed and actions and must answer with the same
+    observations; then the failed phase is tried again. A line that cannot be brought back to its
+    node (`forkable = "no"`, or other observations) starts again from the root, in the same tree,
+    unless it is a branch. Each failure is in `tree.failures`; a line that stays broken ends in a
+    leaf that is a failure. A leaf's observation is not recorded: the policy never reads it.
+
+    Python cannot interrupt synchronous code: an environment that blocks inside `step` without
+    awaiting holds up every episode of its process (the watchdog names it). Such code belongs in
+    a thread, a subprocess or an environment host.
+    """
+
+    def __init__(self, stage: Stage, task: Task, *, seed: int, group_id: str) -> None:
+        """Prepares; `start` is the way to get one."""
+        self.stage = stage
+        self.task = task
+        self.tree = TrajectoryTree(task.id, _NO_TOKENS, group_id=group_id, seed=seed)
+        self.node = ROOT
+        self.stop_reason: StopReason | None = None
+        self.added: list[int] = []
+        self.spent = Spent()
+        self.phase: Phase = "waiting"
+        self.phase_since = monotonic()
+        self._env: Env | None = None
+        self._stop = StopRule((), ())
+        self._state_key = ROOT_STATE
+        self._context = Context(_NO_TOKENS)
+        self._expected = 0
+        self._retries_left = stage.retries
+        self._is_branch = False
+        self._holds_slot = False
+
+    @classmethod
+    async def start(cls, stage: Stage, task: Task, *, seed: int, group_id: str = "") -> Self:
+        """An episode of `task` at the root of a new tree; already ended when its reset failed."""
+        self = cls(stage, task, seed=seed, group_id=group_id)
+        await self._take_slot()
+        try:
+            await self._mended(self._enter)
+        except PhaseError as error:
+            self._end(error.reason, str(error))
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        return self
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens of the renderer's vocabulary."""
+        return self.stage.renderer.vocabulary_size
+
+    async def propose(self, *, seed: int) -> Completion | None:
+        """Sample the next action; None when the line has ended (see `stop_reason`)."""
+        if self.stop_reason is not None:
+            return None
+        await self._take_slot()
+        try:
+            if self._env is None:
+                await self._mended(self._rebuild)
+            return await self._mended(lambda: self._generate(seed))
+        except PhaseError as error:
+            self._end(error.reason, str(error))
+            return None
+        except asyncio.CancelledError:
+            self._end(StopReason.CANCELLED, "cancelled while it generated")
+            raise
+
+    async def play(self, completion: Completion) -> StopReason | None:
+        """Play `completion`; returns why the line ended, or None when it goes on."""
+        if self.stop_reason is not None:
+            raise ContractError(f"this line has ended ({self.stop_reason}) and cannot be played")
+        text = self.stage.renderer.action_text(completion.token_ids)
+        self.spent.turns += 1
+        self.spent.generated_tokens += len(completion.token_ids)
+        self.spent.prefilled_tokens += completion.prefilled_tokens
+        began = self.spent.env_seconds
+        while True:
+            try:
+                result = await self._step(text)
+                break
+            except PhaseError as error:
+                if error.reason is not StopReason.ENV_ERROR:
+                    return self._end_in(completion, error, began)
+                mended = await self._recover(error)
+                if mended == "root":
+                    self._restart_from_root(completion, error, began)
+                    return None
+                if mended is not None:
+                    return self._end_in(completion, mended, began)
+            except asyncio.CancelledError:
+                gone = PhaseError(StopReason.CANCELLED, "cancelled while it acted")
+                self._end_in(completion, gone, began)
+                raise
+        return self._settle(completion, result, self.spent.env_seconds - began)
+
+    async def fork(self) -> Self:
+        """A second line from this node: what it spent is copied, its environment its own."""
+        twin = type(self)(self.stage, self.task, seed=self.tree.seed, group_id=self.tree.group_id)
+        twin.tree, twin.node, twin.spent = self.tree, self.node, self.spent.copy()
+        twin._stop, twin._state_key = self._stop, self._state_key
+        twin._context, twin._expected = self._context.copy(), self._expected
+        twin._is_branch = True
+        env = self._env
+        if self.stop_reason is not None or env is None:
+            raise ContractError("only a live line that has started can be forked")
+        if env.forkable == "no":
+            raise ContractError(f"{type(env).__name__} has forkable = 'no'; it cannot branch")
+        if env.forkable == "copy":
+            try:
+                twin._env = await self._phase("fork", env.fork(), self.stage.limits.reset_seconds)
+            except PhaseError as error:
+                twin._end(error.reason, str(error))
+        return twin  # a replaying environment is rebuilt when the twin first acts
+
+    async def close(self) -> None:
+        """Free environment and slot; a line that is still alive ends as cancelled."""
+        if self.stop_reason is None:
+            unplayed = self._is_branch and not self.added
+            self._end(StopReason.CANCELLED, "" if unplayed else "closed before its end")
+        env, self._env = self._env, None
+        self._free_slot()
+        if env is not None:
+            await self._close_env(env)
+
+    async def _close_env(self, env: Env) -> None:
+        try:
+            await within(env.close(), self.stage.limits.close_seconds)
+        except Exception as error:  # the episode is over: nothing is lost but the resource
+            log.warning("%s did not close: %r", type(env).__name__, error)
+
+    # Slots
+
+    async def _take_slot(self) -> None:
+        if not self._holds_slot:
+            await self.stage.slots.acquire()
+            self._holds_slot = True
+            self.stage.live.add(self)
+
+    def _free_slot(self) -> None:
+        if self._holds_slot:
+            self._holds_slot = False
+            self.stage.live.discard(self)
+            self.stage.slots.release()
+
+    # Phases
+
+    async def _phase(self, phase: Phase, work: Coroutine[object, object, T], limit: float) -> T:
+        """`work` under its deadline and the episode's; whatever goes wrong is a `PhaseError`."""
+        left = self.stage.limits.episode_seconds - self.spent.seconds
+        self.phase, self.phase_since = phase, monotonic()
+        try:
+            return await within(work, max(min(limit, left), 0.0))
+        except OverdueError:
+            taken = monotonic() - self.phase_since
+            if taken >= left:
+                seconds = self.stage.limits.episode_seconds
+                raise PhaseError(
+                    StopReason.TRUNCATED_TIME, f"episode_seconds = {seconds:g} are over"
+                ) from None
+            raise self._blame(phase, f"hung for more than {limit:g} s") from None
+        except Exception as error:  # the boundary: an environment or engine may raise anything
+            raise self._blame(phase, f"{type(error).__name__}: {error}") from error
+        finally:
+            taken = monotonic() - self.phase_since
+            if phase == "generate":
+                self.spent.generate_seconds += taken
+            elif phase == "step":
+                self.spent.env_seconds += taken
+            else:
+                self.spent.reset_seconds += taken
+            self.phase, self.phase_since = "idle", monotonic()
+
+    def _blame(self, phase: Phase, what: str) -> PhaseError:
+        if phase == "generate":
+            name = type(self.stage.engine).__name__
+            return PhaseError(StopReason.ENGINE_ERROR, f"{name}.generate: {what}")
+        name = "environment" if self._env is None else type(self._env).__name__
+        return PhaseError(
+            StopReason.ENV_ERROR,
+            f"{name}.{phase} of task {self.task.id!r}, turn {self.spent.turns}: {what}",
+        )
+
+    async def _reset(self) -> Int32:
+        """A fresh environment in the place of the old one, reset: the prompt (T,)."""
+        try:
+            env = self._env = self.stage.make_env()
+        except Exception as error:
+            raise self._blame("reset", f"{type(error).__name__}: {error}") from error
+        seed = derive(self.tree.seed, "env")
+        work = env.reset(self.task, seed=seed)
+        observation = await self._phase("reset", work, self.stage.limits.reset_seconds)
+        if not _is_observation(observation):
+            raise self._blame("reset", f"returned {observation!r:.100}, not a tuple of messages")
+        try:
+            return self.stage.renderer.prompt_ids(observation, env.tool_schemas)
+        except ContractError as error:
+            raise self._blame("reset", str(error)) from error
+
+    async def _step(self, action: str) -> StepResult:
+        env = self._env
+        assert env is not None
+        result = await self._phase("step", env.step(action), self.stage.limits.tool_seconds)
+        fault = _fault_of(result)
+        if fault:
+            raise self._blame("step", fault)
+        return result
+
+    async def _enter(self) -> None:
+        """Reset and take the first observation as the tree's prompt."""
+        prompt = await self._reset()
+        assert self._env is not None
+        self._stop = self.stage.renderer.stop_for(self._env.stop)
+        limit = self.stage.limits.max_tokens
+        if len(prompt) >= limit:
+            raise PhaseError(
+                StopReason.TRUNCATED_TOKENS,
+                f"the prompt of task {self.task.id!r} has {len(prompt)} tokens; "
+                f"limits.max_tokens = {limit}",
+            )
+        self.tree.prompt_ids = prompt
+        self._context, self._expected = Context(prompt), len(prompt)
+
+    async def _generate(self, seed: int) -> Completion:
+        if self.spent.seconds >= self.stage.limits.episode_seconds:
+            raise PhaseError(StopReason.TRUNCATED_TIME, "episode_seconds are over")
+        turn = None if self.node == ROOT else self.tree.turns[self.node]
+        tail = (turn.action_ids, turn.observation_ids) if turn else (self.tree.prompt_ids,)
+        self._context.check(self._expected, *tail)
+        sampling, limits = self.stage.sampling, self.stage.limits
+        room = min(sampling.max_tokens_per_turn, limits.max_tokens - len(self._context))
+        if limits.max_generated_tokens is not None:
+            room = min(room, limits.max_generated_tokens - self.spent.generated_tokens)
+        asked = Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=room,
+            stop=self._stop.strings,
+            stop_token_ids=self._stop.token_ids,
+            seed=seed,
+        )
+        work = self.stage.engine.generate(self._context.ids, asked)
+        completion = await self._phase("generate", work, limits.turn_seconds)
+        if not 0 < len(completion.token_ids) <= room:
+            found = len(completion.token_ids)
+            raise self._blame("generate", f"returned {found} tokens, asked for 1 to {room}")
+        return completion
+
+    # Mending
+
+    async def _mended(self, phase: Callable[[], Coroutine[object, object, T]]) -> T:
+        """What `phase` returns, tried again after failures while retries are left."""
+        while True:
+            try:
+                return await phase()
+            except PhaseError as error:
+                if not error.reason.is_failure or self._retries_left == 0:
+                    raise
+                self._retries_left -= 1
+                self._note(error.reason, str(error))
+                if error.reason is StopReason.ENV_ERROR:
+                    await self._drop_env()
+
+    async def _recover(self, error: PhaseError) -> PhaseError | Literal["root"] | None:
+        """After a failed step: None (at this node again), "root", or the error that stays."""
+        env = self._env
+        replays = self.node == ROOT or (env is not None and env.forkable != "no")
+        while self._retries_left > 0:
+            self._retries_left -= 1
+            self._note(error.reason, str(error))
+            await self._drop_env()
+            if replays:
+                try:
+                    await self._rebuild()
+                    return None
+                except DivergedError as again:
+                    error, replays = again, False
+                except PhaseError as again:
+                    if not again.reason.is_failure:
+                        return again
+                    error = again
+            if not replays:
+                return error if self._is_branch else "root"
+        return error
+
+    async def _rebuild(self) -> None:
+        """A fresh environment brought to this node by the actions of its path."""
+        renderer = self.stage.renderer
+        if not np.array_equal(await self._reset(), self.tree.prompt_ids):
+            raise self._diverged("a second reset with the same seed shows another prompt")
+        for index in self.tree.path(self.node):
+            turn = self.tree.turns[index]
+            result = await self._step(renderer.action_text(turn.action_ids))
+            ids = renderer.observation_ids(result.observation, turn.action_ids)
+            if result.terminated or not np.array_equal(ids, turn.observation_ids):
+                raise self._diverged("the same actions, played again, had other observations")
+
+    def _diverged(self, what: str) -> DivergedError:
+        blame = self._blame("reset", what)
+        return DivergedError(blame.reason, str(blame))
+
+    async def _drop_env(self) -> None:
+        env, self._env = self._env, None
+        if env is not None:
+            await self._close_env(env)
+
+    def _restart_from_root(self, completion: Completion, error: PhaseError, began: float) -> None:
+        """Leave the broken path as a failed leaf; the line goes on at the root."""
+        self._end_in(completion, error, began, note=False)
+        self.node, self.stop_reason = ROOT, None
+        retained = self.spent
+        self.spent = Spent(
+            prefilled_tokens=retained.prefilled_tokens,
+            reset_seconds=retained.reset_seconds,
+            generate_seconds=retained.generate_seconds,
+            env_seconds=retained.env_seconds,
+        )
+        self._state_key = ROOT_STATE
+        self._context = Context(self.tree.prompt_ids)
+        self._expected = len(self._context)
+
+    # Records
+
+    def _settle(
+        self, completion: Completion, result: StepResult, seconds: float
+    ) -> StopReason | None:
+        """Add the turn; decide whether the line goes on."""
+        info, limits = result.info, self.stage.limits
+        self.spent.tool_calls += len(info.tool_calls)
+        reason = self._stop_of(result)
+        observation = _NO_TOKENS
+        if reason is None:
+            try:
+                observation = self.stage.renderer.observation_ids(
+                    result.observation, completion.token_ids
+                )
+            except ContractError as error:
+                blame = self._blame("step", str(error))
+                return self._end_in(completion, blame, self.spent.env_seconds - seconds)
+            used = len(self._context) + len(completion.token_ids) + len(observation)
+            if used >= limits.max_tokens:
+                reason, observation = StopReason.TRUNCATED_TOKENS, _NO_TOKENS
+        self._add(completion, observation, seconds, result=result)
+        self._state_key = info.state_key
+        if reason is not None:
+            self._end(reason)
+        return reason
+
+    def _stop_of(self, result: StepResult) -> StopReason | None:
+        limits, spent = self.stage.limits, self.spent
+        if result.terminated:
+            return StopReason.TERMINATED
+        if result.truncated or spent.turns >= limits.max_turns:
+            return StopReason.TRUNCATED_TURNS
+        if limits.max_tool_calls is not None and spent.tool_calls > limits.max_tool_calls:
+            return StopReason.TRUNCATED_BUDGET
+        tokens = limits.max_generated_tokens
+        if tokens is not None and spent.generated_tokens >= tokens:
+            return StopReason.TRUNCATED_BUDGET
+        if spent.seconds >= limits.episode_seconds:
+            return StopReason.TRUNCATED_TIME
+        return None
+
+    def _add(
+        self,
+        completion: Completion,
+        observation: Int32,
+        seconds: float,
+        *,
+        result: StepResult | None = None,
+    ) -> None:
+        info = None if result is None else result.info
+        turn = Turn(
+            action_ids=completion.token_ids,
+            logprobs=completion.logprobs,
+            entropies=completion.entropies,
+            observation_ids=observation,
+            policy_version=completion.policy_version,
+            entropy_kind=completion.entropy_kind,
+            reward=0.0 if result is None else float(result.reward),
+            rewards={} if info is None else dict(info.rewards),
+            state_key=self._state_key,
+            tool_calls=() if info is None else info.tool_calls,
+            malformed_calls=0 if info is None else info.malformed_calls,
+            prefilled_tokens=completion.prefilled_tokens,
+            generate_seconds=completion.seconds,
+            env_seconds=seconds,
+        )
+        self.node = self.tree.add(self.node, turn)
+        self.added.append(self.node)
+        self._context.append(turn.action_ids)
+        self._context.append(observation)
+        self._expected += len(completion.token_ids) + len(observation)
+
+    def _end_in(
+        self, completion: Completion, error: PhaseError, began: float, *, note: bool = True
+    ) -> StopReason:
+        """Record the action whose step failed, without observation or reward, and end there."""
+        parent = self.node
+        self._add(completion, _NO_TOKENS, self.spent.env_seconds - began)
+        self.tree.end(self.node, error.reason)
+        self.stop_reason = error.reason
+        if note and error.reason.is_failure:
+            self.tree.failures.append(Failure(parent, error.reason, str(error)))
+        return error.reason
+
+    def _end(self, reason: StopReason, message: str = "") -> None:
+        """End at this node; where it cannot be a leaf (root, or it has children), note it."""
+        self.stop_reason = reason
+        owns = bool(self.added) and self.added[-1] == self.node
+        if owns and self.node not in self.tree.leaves and self.node not in self.tree.parents:
+            self.tree.end(self.node, reason)
+            if not reason.is_failure:
+                return
+        if message:
+            self._note(reason, message)
+
+    def _note(self, reason: StopReason, message: str) -> None:
+        self.tree.failures.append(Failure(self.node, reason, message))
+
+
+def _is_observation(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, Message) for item in value)
+
+
+def _fault_of(result: StepResult) -> str:
+    """What is wrong with a step's result, or nothing."""
+    if not isinstance(result, StepResult):
+        return f"returned {type(result).__name__}, not StepResult"
+    if not _is_observation(result.observation):
+        return f"the observation is {result.observation!r:.100}, not a tuple of messages"
+    if not math.isfinite(result.reward):
+        return f"the reward is {result.reward}"
+    if result.info.rewards:
+        total = sum(result.info.rewards.values())
+        if abs(total - result.reward) > 1e-6 * max(1.0, abs(total)):
+            return f"the reward {result.reward} is not the sum {total} of its named components"
+    return ""

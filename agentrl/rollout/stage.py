@@ -1,0 +1,65 @@
+"""What the episodes of one host share, what one has used and how one of its phases fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agentrl.core.env import Env
+from agentrl.core.types import StopReason
+from agentrl.engine.base import Engine
+from agentrl.rollout.render import Renderer
+from agentrl.rollout.settings import LimitsSettings, SamplingSettings
+
+if TYPE_CHECKING:
+    from agentrl.rollout.episode import LiveEpisode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What all episodes of a host share. `live` holds those that run, for the stall watchdog."""
+
+    make_env: Callable[[], Env]
+    engine: Engine
+    renderer: Renderer
+    sampling: SamplingSettings
+    limits: LimitsSettings
+    slots: asyncio.Semaphore
+    retries: int = 0
+    live: set[LiveEpisode] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a line has used since the root: a branch starts with what its parent used."""
+
+    turns: int = 0
+    generated_tokens: int = 0
+    prefilled_tokens: int = 0
+    tool_calls: int = 0
+    reset_seconds: float = 0.0
+    generate_seconds: float = 0.0
+    env_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time in all phases; waiting for a slot is no part of it."""
+        return self.reset_seconds + self.generate_seconds + self.env_seconds
+
+    def copy(self) -> Spent:
+        """The same numbers, counted on apart."""
+        return replace(self)
+
+
+class PhaseError(Exception):
+    """A phase of an episode failed: the stop reason and what happened."""
+
+    def __init__(self, reason: StopReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class DivergedError(PhaseError):
+    """The same seed and actions, played again, led elsewhere."""
