@@ -81,7 +81,6 @@ def row_weights(
 def assign(
     table: TurnTable,
     method: CreditMethod,
-    *,
     aggregation: Aggregation = "token_mean",
     constant: float | None = None,
 ) -> Assigned:
