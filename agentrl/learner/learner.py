@@ -1,0 +1,419 @@
+"""One rank of the learner: a policy, its DeepSpeed engine and updates from packed rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+
+from agentrl.core.errors import CheckpointError, ContractError, LearnerError, SetupError
+from agentrl.core.types import Float32, Int32
+from agentrl.learner.batch import Row
+from agentrl.learner.loss import (
+    SUMS,
+    Objective,
+    TrainedTokens,
+    metrics,
+    nll_terms,
+    policy_terms,
+    token_sums,
+)
+from agentrl.learner.model import PackedPolicy, load_policy
+
+if TYPE_CHECKING:
+    from agentrl.learner.logprobs import ChunkedLoss
+    from agentrl.learner.settings import LearnerSettings
+
+_TAG = "learner"
+_STATE = "learner.json"
+_NO_CLIP = 1.0e30
+"""DeepSpeed reports the gradient's norm only where it clips."""
+
+
+class _Engine(Protocol):
+    """What we use of `deepspeed.DeepSpeedEngine`, which has no types of its own."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __call__(self, *inputs: Tensor, **options: object) -> ChunkedLoss: ...
+
+    def backward(self, loss: Tensor) -> Tensor: ...
+
+    def step(self) -> None: ...
+
+    def get_global_grad_norm(self) -> float | None: ...
+
+    def save_checkpoint(self, save_dir: str, *, tag: str, save_latest: bool) -> bool: ...
+
+    def load_checkpoint(self, load_dir: str, *, tag: str) -> tuple[str | None, object]: ...
+
+
+class Learner:
+    """Trains one policy; where `settings.ranks` > 1, one of the ranks that do so together.
+
+    Every method is then a collective call: all ranks make it, each with its own rows. After its
+    start the learner draws no random numbers, so equal rows give equal weights.
+    """
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        model: str | Path,
+        *,
+        objective: Objective = "policy",
+        temperature: float = 1.0,
+        seed: int = 0,
+        rank: int = 0,
+        address: str | None = None,
+    ) -> None:
+        """Load `model` (folder or hub name) and put it under DeepSpeed.
+
+        `temperature` is the sampling temperature that the rows' tokens were drawn at. `address`
+        (`tcp://host:port`, rank 0's) is where several ranks meet.
+        """
+        self.settings = settings
+        self.objective: Objective = objective
+        self.temperature = temperature
+        self.updates = 0
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.device = _device(settings.device)
+        _join(settings.ranks, rank, address, self.device)
+
+        def load(*, trained: bool) -> PackedPolicy:
+            return load_policy(
+                model,
+                dtype=settings.dtype,
+                lora=settings.lora if trained else None,
+                gradient_checkpointing=settings.gradient_checkpointing and trained,
+                seed=seed,
+            )
+
+        self._reference: PackedPolicy | None = None
+        if objective == "policy" and settings.loss.kl > 0 and settings.lora is None:
+            self._reference = load(trained=False).to(self.device).requires_grad_(False)
+        self._policy = load(trained=True).to(self.device)
+        # Without ZeRO's own optimizer DeepSpeed clips in silence; the norm is wanted too.
+        self._plain = settings.zero_stage == 0 and settings.dtype == "float32"
+        self._norm = torch.zeros(())
+        self._engine = self._start_engine()
+
+    def update(
+        self, rows: Sequence[Row], denominator: float, *, row_ids: Sequence[int] | None = None
+    ) -> dict[str, float]:
+        """One optimizer step on the gradient of the global batch; metrics of all ranks' rows.
+
+        The loss is the sum over all ranks' rows and tokens / `denominator` (see `Batch`); each row
+        is a micro-batch. Without a trained token on any rank nothing changes. `row_ids` name the
+        rows in errors. Raises `LearnerError` on a log-probability or gradient that is not finite;
+        the weights are then to be loaded from a checkpoint.
+        """
+        if not denominator > 0:
+            raise ContractError(f"the batch's denominator must be positive, got {denominator}")
+        started = time.perf_counter()
+        names = range(len(rows)) if row_ids is None else row_ids
+        kept = [(i, row) for i, row in zip(names, rows, strict=True) if row.trained_tokens]
+        sums = torch.zeros(len(SUMS), dtype=torch.float64)
+        count = self._largest(len(kept))
+        for index in range(count):
+            # A rank with fewer rows goes through as many passes: gradients are reduced in each.
+            row_id, row = kept[index] if index < len(kept) else (-1, _empty_row())
+            sums += self._backward(row, row_id, denominator)
+        total = dict(zip(SUMS, self._summed(sums).tolist(), strict=True))
+        rate = self.settings.optimizer.rate(self.updates)
+        norm = self._step(rate) if count else 0.0
+        return metrics(total, denominator, objective=self.objective) | {
+            "train/gradient_norm": norm,
+            "train/learning_rate": rate if count else 0.0,
+            "train/updates": float(self.updates),
+            "train/seconds": time.perf_counter() - started,
+        }
+
+    def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""
+        found: list[Float32] = []
+        for index in range(self._largest(len(rows))):
+            row = rows[index] if index < len(rows) else _empty_row()
+            values = self._forward(row, temperature=self.temperature).logprobs
+            column = np.zeros(len(row), np.float32)
+            column[np.flatnonzero(row.weight)] = values.float().cpu().numpy()
+            found.append(column)
+        return found[: len(rows)]
+
+    def score(self, sequences: Sequence[Sequence[int] | Int32]) -> list[Float32]:
+        """Log-probabilities (T-1,) of tokens 1.. of each sequence, at temperature 1.
+
+        As `Engine.score`; all ranks give the same sequences.
+        """
+        scores = []
+        for token_ids in sequences:
+            weight = np.ones(len(token_ids), np.float32)
+            weight[:1] = 0.0
+            row = Row.sequence(token_ids, weight=weight)
+            scores.append(self._forward(row, temperature=1.0).logprobs.float().cpu().numpy())
+        return scores
+
+    def export(self, path: Path) -> None:
+        """Write the weights under hub names to the safetensors file `path`, whole or not at all."""
+        from safetensors.torch import save_file
+
+        weights = self._policy.hub_weights()
+        if self._rank == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
+            try:
+                save_file(weights, part, metadata={"format": "pt"})
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        self._meet()
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer and counters into `folder`; the caller makes that atomic."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        if self._rank == 0:
+            (folder / _STATE).write_text(json.dumps(self._identity() | {"updates": self.updates}))
+        self._meet()
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote, bit for bit as if never interrupted (on a CPU).
+
+        Raises `CheckpointError` where it is missing, damaged or of another learner.
+        """
+        try:
+            state = json.loads((folder / _STATE).read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder / _STATE}: no readable learner state ({error}). Resume from another "
+                "checkpoint, or start the run anew"
+            ) from error
+        for key, value in self._identity().items():
+            if state.get(key) != value:
+                raise CheckpointError(
+                    f"{folder / _STATE}: saved with {key} = {state.get(key)!r}, this learner has "
+                    f"{value!r}. Resume with the recipe that wrote the checkpoint"
+                )
+        try:
+            found, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        except (OSError, RuntimeError, EOFError, KeyError, AssertionError) as error:
+            raise CheckpointError(f"{folder}: the learner's state is damaged: {error}") from error
+        if found is None:
+            raise CheckpointError(f"{folder}: the learner's weights are missing")
+        self.updates = int(state["updates"])
+
+    def _backward(self, row: Row, row_id: int, denominator: float) -> Tensor:
+        """Add the gradient of `row` to the engine's; returns its `SUMS` on the CPU."""
+        tokens = self._tokens(row)
+
+        def terms(span: slice, logprobs: Tensor, entropies: Tensor) -> Tensor:
+            part = tokens.part(span)
+            if self.objective == "nll":
+                return nll_terms(logprobs, part)
+            return policy_terms(logprobs, entropies, part, self.settings.loss)
+
+        # DeepSpeed averages gradients over ranks; the loss is a sum over them.
+        result = self._forward(
+            row, temperature=self.temperature, terms=terms, scale=self._world / denominator
+        )
+        finite = torch.isfinite(result.logprobs)
+        if not bool(finite.all()):
+            index = int(np.flatnonzero(row.weight)[int((~finite).nonzero()[0, 0])])
+            raise LearnerError(
+                f"row {row_id}: the log-probability of token {index} (id "
+                f"{int(row.token_ids[index])}) is not finite in update {self.updates}. The weights "
+                "have diverged: lower learning_rate or grad_clip and resume from a checkpoint"
+            )
+        self._engine.backward(result.loss)
+        return token_sums(
+            result.logprobs, result.entropies, tokens, self.settings.loss, objective=self.objective
+        ).cpu()
+
+    def _forward(
+        self, row: Row, *, temperature: float, terms: object = None, scale: float = 1.0
+    ) -> ChunkedLoss:
+        """The policy on one row; without `terms` only its log-probabilities, and no gradient."""
+        with torch.set_grad_enabled(terms is not None):
+            return self._engine(
+                *self._inputs(row),
+                segment_lengths=row.segment_lengths,
+                temperature=temperature,
+                terms=terms,
+                scale=scale,
+                entropy_gradient=self.objective == "policy" and self.settings.loss.entropy > 0,
+            )
+
+    def _inputs(self, row: Row) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids (T,), positions (T,) and the indices (N,) of trained tokens."""
+        trained = np.flatnonzero(row.weight)
+        first = trained[row.positions[trained] == 0]
+        if len(first):
+            raise ContractError(
+                f"token {int(first[0])} is the first of its sequence and cannot be trained: "
+                "nothing predicts it"
+            )
+        columns = (row.token_ids, row.positions, trained)
+        token_ids, positions, indices = (
+            torch.from_numpy(np.asarray(column, np.int64)).to(self.device) for column in columns
+        )
+        return token_ids, positions, indices
+
+    def _tokens(self, row: Row) -> TrainedTokens:
+        """Credit and log-probabilities of the trained tokens, with the reference's where needed."""
+        trained = np.flatnonzero(row.weight)
+        columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
+        positive, negative, weight, behavior = (
+            torch.from_numpy(column[trained]).to(self.device) for column in columns
+        )
+        return TrainedTokens(positive, negative, weight, behavior, self._reference_logprobs(row))
+
+    @torch.no_grad()
+    def _reference_logprobs(self, row: Row) -> Tensor | None:
+        if self.objective == "nll" or not self.settings.loss.kl:
+            return None
+        if self._reference is None:  # with adapters, the policy without them is the reference
+            with self._policy.without_adapters():
+                return self._forward(row, temperature=self.temperature).logprobs
+        result: ChunkedLoss = self._reference(
+            *self._inputs(row), segment_lengths=row.segment_lengths, temperature=self.temperature
+        )
+        return result.logprobs
+
+    def _step(self, rate: float) -> float:
+        """The optimizer step at this learning rate; returns the gradient's norm before clipping."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate
+        self._engine.step()
+        norm = float(self._norm if self._plain else self._engine.get_global_grad_norm() or 0.0)
+        if not np.isfinite(norm):
+            raise LearnerError(
+                f"the gradient's norm is {norm} in update {self.updates}. The weights have "
+                "diverged: lower learning_rate or grad_clip and resume from a checkpoint"
+            )
+        self.updates += 1
+        return norm
+
+    def _start_engine(self) -> _Engine:
+        """A DeepSpeed engine around the policy; `step` alone ends an accumulation."""
+        import deepspeed
+
+        deepspeed.utils.logger.setLevel("ERROR")
+        # DeepSpeed calls by their old names what torch has renamed, once a line of its own.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)
+        # Gloo does its work; compiling it at the first start takes a compiler and half a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        optimizer = self.settings.optimizer
+        clip = optimizer.grad_clip or _NO_CLIP
+        parameters = [p for p in self._policy.parameters() if p.requires_grad]
+        adam = torch.optim.AdamW(
+            parameters,
+            lr=optimizer.rate(0),
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+        )
+        if self._plain:
+            adam.register_step_pre_hook(lambda *_: self._clip(parameters, clip))
+        engine, *_ = deepspeed.initialize(
+            model=self._policy,
+            optimizer=adam,
+            model_parameters=parameters,
+            dist_init_required=False,
+            config={
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": 1,
+                "managed_gradient_accumulation": False,
+                "gradient_clipping": 0.0 if self._plain else clip,
+                "zero_optimization": {"stage": self.settings.zero_stage, "overlap_comm": False},
+                "bf16": {"enabled": self.settings.dtype == "bfloat16"},
+                "zero_allow_untested_optimizer": True,
+                "steps_per_print": 10**12,
+            },
+        )
+        started: _Engine = engine
+        return started
+
+    def _clip(self, parameters: list[torch.nn.Parameter], bound: float) -> None:
+        self._norm = torch.nn.utils.clip_grad_norm_(parameters, bound)
+
+    def _identity(self) -> dict[str, object]:
+        """What a checkpoint must share with the learner that loads it."""
+        lora = self.settings.lora
+        return {
+            "ranks": self.settings.ranks,
+            "zero_stage": self.settings.zero_stage,
+            "dtype": self.settings.dtype,
+            "lora": None if lora is None else lora.model_dump(mode="json"),
+        }
+
+    @property
+    def _rank(self) -> int:
+        return torch.distributed.get_rank()
+
+    @property
+    def _world(self) -> int:
+        return torch.distributed.get_world_size()
+
+    def _largest(self, value: int) -> int:
+        number = torch.tensor([value], device=self.device)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        return int(number.item())
+
+    def _summed(self, values: Tensor) -> Tensor:
+        values = values.to(self.device)
+        torch.distributed.all_reduce(values)
+        return values.cpu()
+
+    def _meet(self) -> None:
+        if self._world > 1:
+            torch.distributed.barrier()
+
+
+def _empty_row() -> Row:
+    """A row that trains nothing, for a rank that has no more rows."""
+    return Row.sequence([0], weight=[0.0])
+
+
+def _device(name: str) -> torch.device:
+    """The device of a setting; `"auto"` is a GPU where there is one."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise SetupError(
+            "learner.device is 'cuda', but torch sees no GPU. Use 'auto', or install the GPU build "
+            'of torch: pip install "agentrl[gpu]"'
+        )
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _join(ranks: int, rank: int, address: str | None, device: torch.device) -> None:
+    """Meet the other ranks; a process that already met somebody else must have met as many."""
+    # DeepSpeed chooses its accelerator when it is first imported, from this variable.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", "0")  # each rank sees its own GPU only, as Ray gives it
+    if torch.distributed.is_initialized():
+        found = torch.distributed.get_world_size()
+        if found != ranks:
+            raise SetupError(
+                f"this process already belongs to a torch.distributed group of {found}, the "
+                f"learner needs one of {ranks}. Run several ranks as Ray actors (runtime: ray)"
+            )
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if ranks == 1:
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        return
+    if address is None:
+        raise SetupError(f"{ranks} ranks need an address to meet at, tcp://host:port")
+    torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=ranks)
