@@ -1,0 +1,506 @@
+"""The client of an environment host: many env sessions over one socket, and envs that use them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self, TypeVar, cast
+
+from agentrl.core import errors
+from agentrl.core.env import Env, Forkable, Observation, StepResult
+from agentrl.core.errors import AgentRLError, EnvError
+from agentrl.core.types import Task
+from agentrl.rollout.wire import (
+    BATCH,
+    PROTOCOL,
+    FrameError,
+    FrameReader,
+    Json,
+    check_plain,
+    decode_observation,
+    decode_step,
+    decode_task,
+    encode_frame,
+    encode_task,
+    plain,
+)
+
+_SWEEP_SECONDS = 0.1
+_T = TypeVar("_T")
+
+
+class _Call(NamedTuple):
+    answer: asyncio.Future[Json]
+    deadline: float
+    seconds: float
+    env_id: str
+    operation: str
+    session: int
+
+
+class Connection(asyncio.Protocol):
+    """One socket to one host; any number of sessions, one request at a time in each.
+
+    `lost` is called once when the socket ends; whoever gives it then calls `fail` with the reason
+    (`HostProcess` waits for the exit code first). Without it the open calls fail at once.
+    """
+
+    def __init__(self, name: str, *, lost: Callable[[], None] | None = None) -> None:
+        self.name = name
+        self.sessions = 0
+        self.reason = ""
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader()
+        self._calls: dict[int, _Call] = {}
+        self._numbers = itertools.count(1)
+        self._requests: list[Sequence[Json]] = []
+        self._flushing = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path, *, name: str, seconds: float, lost: Callable[[], None] | None = None
+    ) -> Connection:
+        """Connect to the host that listens at `path`; `OSError` when nobody does."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(lambda: cls(name, lost=lost), str(path))
+        await connection.call("hello", 0, PROTOCOL, seconds=seconds)
+        return connection
+
+    @property
+    def alive(self) -> bool:
+        """True while requests can be sent."""
+        return self._transport is not None and not self.reason
+
+    def new_session(self) -> int:
+        """A session number that this connection has not used."""
+        return next(self._numbers)
+
+    async def call(
+        self, operation: str, session: int, *arguments: Json, seconds: float, env_id: str = ""
+    ) -> Json:
+        """The host's answer; the host's error, or `EnvError` after `seconds` or at its end."""
+        if self._transport is None or self.reason:
+            raise EnvError(self._prefix(env_id) + (self.reason or f"{self.name} is not connected"))
+        number = next(self._numbers)
+        answer: asyncio.Future[Json] = self._loop.create_future()
+        deadline = self._loop.time() + seconds
+        self._calls[number] = _Call(answer, deadline, seconds, env_id, operation, session)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        self._send((number, operation, session, *arguments))
+        try:
+            return await answer
+        finally:
+            self._calls.pop(number, None)
+
+    def forget(self, session: int) -> None:
+        """Close `session` without waiting; a request that it is at is cancelled."""
+        if self.alive:
+            self._send((next(self._numbers), "close", session))
+
+    def fail(self, reason: str) -> None:
+        """End the connection: every call that waits gets `EnvError` with `reason`."""
+        self.reason = self.reason or reason
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for call in self._calls.values():
+            if not call.answer.done():
+                place = f"{self._prefix(call.env_id)}{call.operation} was lost: {self.reason}"
+                call.answer.set_exception(EnvError(place))
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def oldest(self) -> str:
+        """The request that waits longest, in words."""
+        for call in self._calls.values():
+            if call.operation != "ping":
+                return f"{call.operation} of {call.env_id or 'no env'} (session {call.session})"
+        return "no request"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the socket."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner, or fail what waits."""
+        self._transport = None
+        if self._lost is not None:
+            self._lost()
+        else:
+            self.fail(f"{self.name} ended the connection")
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each answer to the call that waits for it."""
+        try:
+            for answer in self._reader.feed(data):
+                self._receive(answer)
+        except FrameError as error:
+            self.fail(f"{self.name} broke the protocol: {error}")
+
+    def _receive(self, answer: list[Json]) -> None:
+        if answer[0] == 0:
+            raise FrameError(f"it refused us: {answer[-1]}")
+        call = self._calls.get(cast(int, answer[0]))
+        if call is None or call.answer.done():
+            return  # its deadline passed or its task was cancelled
+        if len(answer) == 2:
+            call.answer.set_result(answer[1])
+            return
+        call.answer.set_exception(_error(answer))
+
+    def _send(self, request: Sequence[Json]) -> None:
+        requests = self._requests
+        requests.append(request)
+        if len(requests) >= BATCH:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        requests, self._requests = self._requests, []
+        if not requests or self._transport is None:
+            return
+        try:
+            self._transport.write(encode_frame(requests))
+        except FrameError:
+            for request in requests:
+                self._send_alone(request)
+
+    def _send_alone(self, request: Sequence[Json]) -> None:
+        try:
+            frame = encode_frame([request])
+        except FrameError as error:
+            call = self._calls.get(cast(int, request[0]))
+            if call is not None and not call.answer.done():
+                call.answer.set_exception(
+                    EnvError(f"{self._prefix(call.env_id)}{call.operation} was not sent: {error}")
+                )
+            return
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def _sweep(self) -> None:
+        """Fail the calls whose deadline has passed: one timer for all is cheaper than one each."""
+        self._sweeper = None
+        now = self._loop.time()
+        for call in self._calls.values():
+            if call.deadline <= now and not call.answer.done():
+                call.answer.set_exception(
+                    EnvError(
+                        f"{self._prefix(call.env_id)}{call.operation} passed its deadline of "
+                        f"{call.seconds:g} s on {self.name} (session {call.session})"
+                    )
+                )
+        if self._calls:
+            self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    @staticmethod
+    def _prefix(env_id: str) -> str:
+        return f"{env_id}: " if env_id else ""
+
+
+def _error(answer: Sequence[Json]) -> AgentRLError:
+    kind = getattr(errors, str(answer[1]), None)
+    message = str(answer[2]) if len(answer) > 2 else "no reason given"
+    if isinstance(kind, type) and issubclass(kind, AgentRLError):
+        return kind(message)
+    return EnvError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds that each request to a host may take."""
+
+    open: float = 60.0
+    reset: float = 120.0
+    step: float = 120.0
+    close: float = 10.0
+
+
+class Hosts(Protocol):
+    """Where the envs of a factory live: `HostPool`, or one `EnvHost` in a test."""
+
+    async def pick(self) -> Connection:
+        """A live connection for a new session, waiting for a restart if there is none."""
+        ...
+
+    def path(self) -> Path:
+        """The socket of a host that is up."""
+        ...
+
+
+class EnvFactory:
+    """Makes the `RemoteEnv`s of one env id and its arguments; all mirror the same class.
+
+    `describe` must have been awaited. `tasks` and `gold_action` are ordinary methods of an env, so
+    they ask the host over a blocking socket of their own: once a split, once a gold action.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        env_id: str,
+        arguments: Mapping[str, object],
+        *,
+        deadlines: Deadlines,
+    ) -> None:
+        check_plain(arguments, where=f"arguments of {env_id}")
+        self.hosts = hosts
+        self.env_id = env_id
+        self.arguments = cast("Mapping[str, Json]", plain(arguments))
+        self.deadlines = deadlines
+        self.forkable: Forkable = "no"
+        self.stop: tuple[str, ...] = ()
+        self.tool_schemas: tuple[Mapping[str, object], ...] = ()
+        self._tasks: dict[str, Sequence[Task]] = {}
+        self._asker: _Asker | None = None
+        self._lock = threading.Lock()
+
+    async def describe(self) -> None:
+        """Open the env once and mirror what its class says of itself."""
+        connection = await self.hosts.pick()
+        session = connection.new_session()
+        await self.call(connection, "open", session, self.env_id, self.arguments)
+        try:
+            match await self.call(connection, "describe", session):
+                case [("copy" | "replay" | "no") as forkable, list(stop), list(schemas)]:
+                    self.forkable = forkable
+                    self.stop = tuple([str(one) for one in stop])
+                    self.tool_schemas = tuple(cast("list[Mapping[str, object]]", schemas))
+                case other:
+                    raise EnvError(f"{self.env_id}: the host describes it as {other!r}")
+        finally:
+            connection.forget(session)
+
+    async def call(
+        self, connection: Connection, operation: str, session: int, *arguments: Json
+    ) -> Json:
+        """One request of one of the factory's envs, with the operation's deadline."""
+        seconds: float = getattr(self.deadlines, operation, self.deadlines.open)
+        return await connection.call(
+            operation, session, *arguments, seconds=seconds, env_id=self.env_id
+        )
+
+    def __call__(self) -> RemoteEnv:
+        """A new env; nothing is sent before its first `reset`."""
+        return _CLASSES[self.forkable](self)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The env's tasks, asked for once."""
+        if split not in self._tasks:
+            answer = self._ask("tasks", split)
+            self._tasks[split] = tuple([decode_task(one) for one in cast("list[Json]", answer)])
+        return self._tasks[split]
+
+    def gold_action(self, task: Task, turn: int) -> str | None:
+        """The env's gold action."""
+        answer = self._ask("gold", encode_task(task), turn)
+        return None if answer is None else str(answer)
+
+    def _ask(self, operation: str, *arguments: Json) -> Json:
+        with self._lock:
+            if self._asker is None:
+                self._asker = _Asker(self)
+            try:
+                return self._asker.ask(operation, 1, *arguments)
+            except OSError as error:
+                self._asker.close()
+                self._asker = None
+                raise EnvError(f"{self.env_id}: {operation} was lost: {error}") from error
+
+    def close(self) -> None:
+        """Drop the blocking socket; may be called twice."""
+        with self._lock:
+            if self._asker is not None:
+                self._asker.close()
+                self._asker = None
+
+
+class _Asker:
+    """A blocking connection with one session, for the methods of an env that are not coroutines."""
+
+    def __init__(self, factory: EnvFactory) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(factory.deadlines.open)
+        self._reader = FrameReader()
+        try:
+            self._socket.connect(str(factory.hosts.path()))
+            self.ask("hello", 0, PROTOCOL)
+            self.ask("open", 1, factory.env_id, factory.arguments)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, operation: str, session: int, *arguments: Json) -> Json:
+        """The answer; the host's error, or `OSError` when it is gone or takes too long."""
+        self._socket.sendall(encode_frame([(1, operation, session, *arguments)]))
+        while True:
+            data = self._socket.recv(2**18)
+            if not data:
+                raise ConnectionResetError("the environment host ended the connection")
+            for answer in self._reader.feed(data):
+                if len(answer) != 2:
+                    raise _error(answer)
+                return answer[1]
+
+    def close(self) -> None:
+        """Drop the socket."""
+        self._socket.close()
+
+
+class RemoteEnv(Env):
+    """Behaves as the env that it stands for, which lives in an environment host.
+
+    The session is opened by the first `reset` and again after its host died or a request was
+    given up (deadline, cancellation): a session in an unknown state is never used again.
+    """
+
+    def __init__(self, factory: EnvFactory) -> None:
+        self._factory = factory
+        self._connection: Connection | None = None
+        self._session = 0
+
+    @property
+    def env_id(self) -> str:
+        """Id of the env that this one stands for."""
+        return self._factory.env_id
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The env's tasks; blocks for one exchange with the host, the first time."""
+        return self._factory.tasks(split)
+
+    @property
+    def tool_schemas(self) -> tuple[Mapping[str, object], ...]:
+        """The env's schemas, as it described itself."""
+        return self._factory.tool_schemas
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The env's stop strings, as it described itself."""
+        return self._factory.stop
+
+    def gold_action(self, task: Task, turn: int) -> str | None:
+        """The env's gold action; blocks for one exchange with the host."""
+        return self._factory.gold_action(task, turn)
+
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        """Start an episode, on another host if the last one died."""
+        request = encode_task(task)
+        if self._connection is None or not self._connection.alive:
+            await self._open()
+        return self._read(decode_observation, await self._call("reset", request, seed))
+
+    async def step(self, action: str) -> StepResult:
+        """Play one turn."""
+        return self._read(decode_step, await self._call("step", action))
+
+    async def fork(self) -> Self:
+        """A copy of the env at this turn, in the same host."""
+        if self.forkable != "copy":
+            return await super().fork()
+        connection = self._live()
+        session = connection.new_session()
+        try:
+            await self._call("fork", session)
+        except BaseException:
+            connection.forget(session)
+            raise
+        forked = type(self)(self._factory)
+        forked._adopt(connection, session)
+        return forked
+
+    async def close(self) -> None:
+        """End the session; a host that died has ended it already."""
+        connection, session = self._release()
+        if connection is not None and connection.alive:
+            try:
+                await self._factory.call(connection, "close", session)
+            except EnvError:
+                if connection.alive:
+                    raise
+
+    async def _open(self) -> None:
+        self._release()
+        connection = await self._factory.hosts.pick()
+        session = connection.new_session()
+        factory = self._factory
+        try:
+            await factory.call(connection, "open", session, factory.env_id, factory.arguments)
+        except BaseException:
+            connection.forget(session)
+            raise
+        self._adopt(connection, session)
+
+    def _adopt(self, connection: Connection, session: int) -> None:
+        connection.sessions += 1
+        self._connection, self._session = connection, session
+
+    def _release(self) -> tuple[Connection | None, int]:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.sessions -= 1
+        return connection, self._session
+
+    def _live(self) -> Connection:
+        if self._connection is None:
+            raise EnvError(f"{self.env_id}: no session is open; reset comes first")
+        return self._connection
+
+    async def _call(self, operation: str, *arguments: Json) -> Json:
+        connection = self._live()
+        factory = self._factory
+        try:
+            return await connection.call(
+                operation,
+                self._session,
+                *arguments,
+                seconds=getattr(factory.deadlines, operation, factory.deadlines.open),
+                env_id=factory.env_id,
+            )
+        except BaseException:
+            # The env is in a state that nobody knows: the next reset opens another session.
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        connection, session = self._release()
+        if connection is not None:
+            connection.forget(session)
+
+    def _read(self, decode: Callable[[Json], _T], answer: Json) -> _T:
+        try:
+            return decode(answer)
+        except FrameError as error:
+            self._give_up()
+            raise EnvError(f"{self.env_id}: the host's answer cannot be read: {error}") from error
+
+
+class _CopyRemoteEnv(RemoteEnv):
+    """A `RemoteEnv` that forks in the host."""
+
+    forkable = "copy"
+
+
+class _ReplayRemoteEnv(RemoteEnv):
+    """A `RemoteEnv` that is replayed."""
+
+    forkable = "replay"
+
+
+_CLASSES: Mapping[Forkable, type[RemoteEnv]] = {
+    "copy": _CopyRemoteEnv,
+    "replay": _ReplayRemoteEnv,
+    "no": RemoteEnv,
+}
