@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 from gymnasium import spaces
@@ -49,7 +49,7 @@ class GymnasiumEnv(gymnasium.Env[str, str]):
     drawn too. `info` has no durations, so that equal episodes have equal infos.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
 
     def __init__(self, id: str | Env, *, render_mode: str | None = None, **settings: Any) -> None:
         if render_mode not in (None, "ansi"):
