@@ -95,6 +95,11 @@ class LiveEpisode:
         """Number of tokens of the renderer's vocabulary."""
         return self.stage.renderer.vocabulary_size
 
+    @property
+    def environment(self) -> str:
+        """Name of the environment's class, for people."""
+        return "environment" if self._env is None else type(self._env).__name__
+
     async def propose(self, *, seed: int) -> Completion | None:
         """Sample the next action; None when the line has ended (see `stop_reason`)."""
         if self.stop_reason is not None:
@@ -220,10 +225,9 @@ class LiveEpisode:
         if phase == "generate":
             name = type(self.stage.engine).__name__
             return PhaseError(StopReason.ENGINE_ERROR, f"{name}.generate: {what}")
-        name = "environment" if self._env is None else type(self._env).__name__
         return PhaseError(
             StopReason.ENV_ERROR,
-            f"{name}.{phase} of task {self.task.id!r}, turn {self.spent.turns}: {what}",
+            f"{self.environment}.{phase} of task {self.task.id!r}, turn {self.spent.turns}: {what}",
         )
 
     async def _reset(self) -> Int32:

@@ -30,6 +30,14 @@ class Stage:
     retries: int = 0
     live: set[LiveEpisode] = field(default_factory=set)
 
+    def with_sampling(self, sampling: SamplingSettings) -> Stage:
+        """The same stage, slots and live episodes included, sampling otherwise."""
+        return replace(self, sampling=sampling)
+
+    def with_engine(self, engine: Engine) -> Stage:
+        """The same stage, slots and live episodes included, on another engine."""
+        return replace(self, engine=engine)
+
 
 @dataclass(slots=True)
 class Spent:

@@ -1,1 +1,15 @@
-"""Samplers: which turn to play next, from which node, and when to stop."""
+"""Samplers: which turn to expand next, from which node, and when to stop."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from agentrl.samplers.arpo import ArpoSampler
+from agentrl.samplers.chain import ChainSampler
+
+AnySampler: TypeAlias = Annotated[ChainSampler | ArpoSampler, Field(discriminator="type")]
+"""Samplers by the name in `type`; a new one is added here."""
+
+__all__ = ["AnySampler", "ArpoSampler", "ChainSampler"]

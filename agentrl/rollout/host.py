@@ -1,0 +1,187 @@
+"""One rollout host: an engine, a renderer and many live episodes in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentrl.core.env import Env
+from agentrl.core.errors import RecipeError
+from agentrl.core.registry import make_env
+from agentrl.core.types import Float32, Group, Int32, Task
+from agentrl.engine.base import Engine
+from agentrl.rollout.episode import LiveEpisode
+from agentrl.rollout.player import Episode, Sampler
+from agentrl.rollout.render import Renderer, Tokenizer
+from agentrl.rollout.settings import RolloutSettings, SamplingSettings
+from agentrl.rollout.stage import Stage
+from agentrl.rollout.watchdog import Stall, Watchdog, stalls
+
+if TYPE_CHECKING:
+    from agentrl.engine.settings import AnyEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """Everything a host is made of: plain, picklable settings.
+
+    `model` is a folder or hub id; its tokenizer is `tokenizer`'s, by default its own.
+    """
+
+    env_id: str
+    env_args: Mapping[str, object] = field(default_factory=dict)
+    engine: AnyEngine
+    model: str
+    tokenizer: str | None = None
+    sampler: Sampler
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+
+
+class RolloutHost:
+    """Plays groups of one recipe. Call everything from one event loop.
+
+    At most `rollout.concurrency` episodes are live at once, over all groups; the others wait
+    without holding anything. `engine`, `tokenizer` and `make_env` replace what `spec` would build
+    (tests, oracles, environment hosts).
+
+    Raises:
+        RecipeError: the sampler branches and the environment says `forkable = "no"`.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        *,
+        engine: Engine | None = None,
+        tokenizer: Tokenizer | None = None,
+        make_env: Callable[[], Env] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._given_engine = engine
+        self._given_tokenizer = tokenizer
+        self._make_env = make_env or partial(_make, spec.env_id, spec.env_args)
+        self._stage: Stage | None = None
+        self._watchdog: Watchdog | None = None
+
+    async def start(self) -> None:
+        """Build and start the engine and the tokenizer; may be called once."""
+        probe = self._make_env()
+        forkable, name = probe.forkable, type(probe).__name__
+        await probe.close()
+        if self.spec.sampler.needs_fork and forkable == "no":
+            raise RecipeError(
+                f"the sampler branches in the middle of an episode and {name} has forkable = "
+                "'no'; give it a fork ('copy' or 'replay') or choose sampler.type = 'chain'"
+            )
+        rollout = self.spec.rollout
+        renderer = Renderer(self._given_tokenizer or self._load_tokenizer())
+        engine = self._given_engine or self._build_engine()
+        await engine.start()
+        self._stage = Stage(
+            make_env=self._make_env,
+            engine=engine,
+            renderer=renderer,
+            sampling=rollout.sampling,
+            limits=rollout.limits,
+            slots=asyncio.Semaphore(rollout.concurrency),
+            retries=rollout.retries,
+        )
+        self._watchdog = Watchdog(self.stalled, seconds=rollout.stall_seconds)
+
+    @property
+    def version(self) -> int:
+        """Version of the engine's weights."""
+        return self._ready.engine.version
+
+    async def sample_group(self, task: Task, *, seed: int, group_id: str = "") -> Group:
+        """Play `task` with the recipe's sampler; failures are in the trees, never raised."""
+        return await self._play(self.spec.sampler, self._ready, task, seed, group_id)
+
+    async def evaluate(
+        self,
+        task: Task,
+        *,
+        seed: int,
+        samples: int = 1,
+        temperature: float | None = None,
+        group_id: str = "",
+    ) -> Group:
+        """Play `samples` chains of `task`; `temperature` replaces the recipe's."""
+        from agentrl.samplers.chain import ChainSampler  # samplers stand above this room
+
+        stage = self._ready
+        if temperature is not None:
+            stage = stage.with_sampling(
+                SamplingSettings(**(stage.sampling.model_dump() | {"temperature": temperature}))
+            )
+        chain = ChainSampler(trajectories=samples)
+        return await self._play(chain, stage, task, seed, group_id or f"eval/{task.id}")
+
+    async def load_weights(self, weights: Path, version: int) -> None:
+        """Give the engine new weights; turns under way keep the version that sampled them."""
+        await self._ready.engine.load(weights, version)
+
+    async def score(self, token_ids: Sequence[int] | Int32) -> Float32:
+        """The engine's log-probabilities (T-1,) of `token_ids` (see `Engine.score`)."""
+        return await self._ready.engine.score(token_ids)
+
+    async def restart_engine(self) -> None:
+        """Replace the engine by a new one, at version 0; the old one need not be alive."""
+        stage = self._ready
+        try:
+            await asyncio.wait_for(stage.engine.close(), timeout=30.0)
+        finally:
+            engine = self._build_engine()
+            await engine.start()
+            self._stage = stage.with_engine(engine)
+
+    def stalled(self, after: float | None = None) -> list[Stall]:
+        """Live episodes in one phase for `after` seconds (default: `rollout.stall_seconds`)."""
+        if self._stage is None:
+            return []
+        seconds = self.spec.rollout.stall_seconds if after is None else after
+        return stalls(tuple(self._stage.live), seconds)
+
+    async def close(self) -> None:
+        """Stop the watchdog and the engine; may be called twice."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            await stage.engine.close()
+
+    @property
+    def _ready(self) -> Stage:
+        if self._stage is None:
+            raise RuntimeError("this rollout host is not started, or closed")
+        return self._stage
+
+    async def _play(
+        self, sampler: Sampler, stage: Stage, task: Task, seed: int, group_id: str
+    ) -> Group:
+        group_id = group_id or task.id
+
+        async def start(task: Task, seed: int) -> Episode:
+            return await LiveEpisode.start(stage, task, seed=seed, group_id=group_id)
+
+        trees = await sampler.sample(task, start, seed=seed)
+        return Group(group_id, task.id, tuple(trees))
+
+    def _load_tokenizer(self) -> Tokenizer:
+        from transformers import AutoTokenizer
+
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(self.spec.tokenizer or self.spec.model)
+        return tokenizer
+
+    def _build_engine(self) -> Engine:
+        from agentrl.engine import build  # heavy, and above this room
+
+        return build(self.spec.engine, self.spec.model)
+
+
+def _make(env_id: str, env_args: Mapping[str, object]) -> Env:
+    return make_env(env_id, **env_args)
