@@ -1,0 +1,1 @@
+"""Recipes: YAML into one strict, typed, frozen `Recipe`."""

@@ -1,0 +1,150 @@
+"""What is wrong with a recipe whose settings are each right: combinations that cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from agentrl.core.env import Env
+from agentrl.core.errors import AgentRLError, RecipeError, nearest
+from agentrl.core.registry import env_class, env_settings, make_env
+from agentrl.recipe.messages import Problem
+from agentrl.recipe.models import resolve_model
+from agentrl.recipe.schema import Recipe
+
+Purpose: TypeAlias = Literal["run", "sft", "eval"]
+"""The command that a recipe is read for."""
+
+
+def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
+    """Everything that would stop `agentrl PURPOSE` later, found before anything starts.
+
+    Builds the environment (constructors do no work) and loads nothing heavy.
+    """
+    problems = [*_environment(recipe), *_policy(recipe, purpose), *_rollout(recipe, purpose)]
+    if purpose != "eval":
+        problems += _learner(recipe)
+    if purpose == "run":
+        problems += _comparison(recipe)
+    if purpose == "sft" and recipe.sft is None:
+        said = "sft: field required by `agentrl sft`, as in `sft: {steps: 500}`."
+        problems.append(Problem(("sft",), said))
+    return problems
+
+
+def _environment(recipe: Recipe) -> Iterator[Problem]:
+    id_, args = recipe.env.id, recipe.env.args
+    try:
+        known = env_settings(env_class(id_))
+    except AgentRLError as error:
+        yield Problem(("env", "id"), f"env.id: {error}")
+        return
+    unknown = [key for key in args if key not in known]
+    for key in unknown:
+        said = f"unknown setting 'env.{key}' of {id_!r}.{nearest(key, known)}"
+        yield Problem(("env", key), f"{said} Known here: {', '.join(['id', *known])}.")
+    if unknown:
+        return
+    try:
+        env = make_env(id_, **args)
+    except AgentRLError as error:
+        said = str(error).removeprefix(f"env {id_!r}: ")
+        blamed = [key for key in args if said.startswith(f"{key}: ")]
+        yield Problem(("env", *blamed), f"env.{said}" if blamed else f"env: {said}")
+        return
+    yield from _fork(recipe, env)
+
+
+def _fork(recipe: Recipe, env: Env) -> Iterator[Problem]:
+    if recipe.sampler.needs_fork and env.forkable == "no":
+        yield Problem(
+            ("sampler", "type"),
+            f"sampler.type: {recipe.sampler.type!r} branches in the middle of an episode, and "
+            f"environment {recipe.env.id!r} says that it cannot (forkable = 'no'). Use 'chain', "
+            "or give the environment a fork.",
+        )
+
+
+def _policy(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
+    policy = recipe.policy
+    if policy.new is None or purpose != "sft":
+        try:
+            resolve_model(policy.model)
+        except RecipeError as error:
+            yield Problem(("policy", "model"), f"policy.model: {error}.")
+    if policy.reference is None:
+        return
+    try:
+        resolve_model(policy.reference)
+    except RecipeError as error:
+        yield Problem(("policy", "reference"), f"policy.reference: {error}.")
+    if recipe.learner.loss.kl == 0.0:
+        yield Problem(
+            ("policy", "reference"),
+            "policy.reference: nothing reads it while learner.loss.kl is 0.0. Set "
+            "learner.loss.kl above 0, or leave the reference out.",
+        )
+
+
+def _rollout(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
+    engine, rollout, evaluation = recipe.engine, recipe.rollout, recipe.eval
+    if purpose != "eval" and engine.type in ("openai", "scripted"):
+        yield Problem(
+            ("engine", "type"),
+            f"engine.type: {engine.type!r} cannot take new weights, so it cannot train; it is for "
+            "`agentrl eval`. Use 'vllm' or 'transformers'.",
+        )
+    length = getattr(engine, "max_model_len", None)
+    if length is not None and length < rollout.limits.max_tokens:
+        yield Problem(
+            ("engine", "max_model_len"),
+            f"engine.max_model_len: {length} tokens are fewer than a trajectory may have "
+            f"(rollout.limits.max_tokens = {rollout.limits.max_tokens}).",
+        )
+    if evaluation.temperature == 0.0 and evaluation.samples > 1:
+        yield Problem(
+            ("eval", "samples"),
+            f"eval.samples: {evaluation.samples} samples at temperature 0 are copies of one. Use "
+            "1, or a temperature above 0.",
+        )
+    if recipe.runtime == "local" and recipe.cluster is not None:
+        yield Problem(("cluster",), "cluster: nothing reads it while runtime is 'local'.")
+
+
+def _learner(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.runtime == "local" and recipe.learner.ranks > 1:
+        yield Problem(
+            ("learner", "ranks"),
+            f"learner.ranks: {recipe.learner.ranks} ranks need a process each, and runtime is "
+            "'local'. Use 1, or runtime 'ray'.",
+        )
+
+
+def _comparison(recipe: Recipe) -> Iterator[Problem]:
+    """What reinforcement learning needs: several different trajectories of a task."""
+    sampling, train = recipe.rollout.sampling, recipe.train
+    if sampling.temperature == 0.0:
+        yield Problem(
+            ("rollout", "sampling", "temperature"),
+            "rollout.sampling.temperature: at 0 all trajectories of a task are the same, and "
+            "there is nothing to compare. Use a temperature above 0.",
+        )
+    if sampling.top_p < 1.0 or sampling.top_k > 0:
+        key = "top_p" if sampling.top_p < 1.0 else "top_k"
+        yield Problem(
+            ("rollout", "sampling", key),
+            f"rollout.sampling.{key}: the learner's log-probabilities are over the whole "
+            "vocabulary, so training needs top_p = 1.0 and top_k = 0.",
+        )
+    if recipe.sampler.trajectories == 1 and recipe.credit.singleton != "raw":
+        yield Problem(
+            ("sampler", "trajectories"),
+            f"sampler.trajectories: 1 makes groups of one, in which {recipe.credit.type!r} has "
+            "nothing to compare. Use 2 or more.",
+        )
+    if train.updates_per_iteration > train.tasks_per_iteration:
+        yield Problem(
+            ("train", "updates_per_iteration"),
+            f"train.updates_per_iteration: {train.updates_per_iteration} updates need as many "
+            f"groups, and train.tasks_per_iteration is {train.tasks_per_iteration}.",
+        )

@@ -1,0 +1,157 @@
+"""What a recipe may say; every key is read by something and has its default here or in its room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_serializer, model_validator
+
+from agentrl.core.settings import Settings
+from agentrl.credit import AnyCredit, GrpoCredit
+from agentrl.engine.settings import AnyEngine, VllmSettings
+from agentrl.learner.settings import LearnerSettings
+from agentrl.recipe.models import resolve_model
+from agentrl.rollout.settings import RolloutSettings
+from agentrl.samplers import AnySampler
+from agentrl.samplers.chain import ChainSampler
+
+
+class EnvSettings(Settings):
+    """Which environment (a registered id, `module:Class` or `gym:<id>`), and its own settings.
+
+    In YAML the settings stand beside `id`: `env: {id: search/facts, max_turns: 4}`.
+    """
+
+    id: str
+    args: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or isinstance(data.get("args"), Mapping):
+            return data
+        return {
+            "args": {key: value for key, value in data.items() if key != "id"},
+            **{key: value for key, value in data.items() if key == "id"},
+        }
+
+    @model_serializer
+    def _flatten(self) -> dict[str, Any]:
+        return {"id": self.id, **self.args}
+
+
+class NewModelSettings(Settings):
+    """A small Qwen3-shaped decoder with random weights and a tokenizer trained on the env's text.
+
+    `vocabulary` tokens, `layers` of `width`.
+    """
+
+    vocabulary: int = Field(default=768, ge=300)
+    width: int = Field(default=128, ge=32, multiple_of=32)
+    layers: int = Field(default=3, ge=1)
+
+
+class PolicySettings(Settings):
+    """The model being trained: a built-in name (`tiny/search`), a folder or a hub id.
+
+    With `new` the model is built from nothing under that name, for `agentrl sft`. `reference` is
+    the frozen policy of the KL term, by default the policy as the run found it. After each sync
+    the engine's log-probabilities of probe tokens may differ from the learner's by at most
+    `probe_bound` nats.
+    """
+
+    model: str
+    new: NewModelSettings | None = None
+    reference: str | None = None
+    probe_bound: float = Field(default=1.0e-3, gt=0.0)
+
+    @property
+    def path(self) -> str:
+        """Folder or hub id of `model`."""
+        return resolve_model(self.model)
+
+
+class TrainSettings(Settings):
+    """How long and in what portions: `iterations` of `tasks_per_iteration` tasks.
+
+    An iteration's groups are trained in `updates_per_iteration` parts. `mode` "async" samples the
+    next iteration while the learner updates on this one. The run also ends when it has spent
+    `max_generated_tokens` or `max_tool_calls`. A checkpoint is written every `save_every`
+    iterations (0: only at the end), and the newest `keep_checkpoints` stay.
+    """
+
+    iterations: int = Field(default=100, ge=1)
+    tasks_per_iteration: int = Field(default=16, ge=1)
+    updates_per_iteration: int = Field(default=1, ge=1)
+    mode: Literal["sync", "async"] = "sync"
+    max_generated_tokens: int | None = Field(default=None, ge=1)
+    max_tool_calls: int | None = Field(default=None, ge=1)
+    save_every: int = Field(default=10, ge=0)
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+
+class EvalSettings(Settings):
+    """Evaluation every `every` iterations (0: never in between), at the start and at the end.
+
+    The first `tasks` tasks of `split` (all by default) are each played `samples` times at
+    `temperature`; `score` is the reward component that counts, or "reward" for their sum.
+    """
+
+    every: int = Field(default=0, ge=0)
+    at_start: bool = True
+    at_end: bool = True
+    split: str = "eval"
+    tasks: int | None = Field(default=None, ge=1)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, ge=0.0)
+    score: str = "reward"
+
+
+class SftSettings(Settings):
+    """`agentrl sft`: `steps` updates, each imitating `demonstrations_per_step` of the env's.
+
+    It ends early where an evaluation (`eval.every`) reaches the score `stop_at`, so that
+    reinforcement learning finds something left to learn.
+    """
+
+    steps: int = Field(default=500, ge=1)
+    demonstrations_per_step: int = Field(default=48, ge=1)
+    stop_at: float = 1.0
+
+
+class LogSettings(Settings):
+    """What a run writes beside `metrics.jsonl`.
+
+    `wandb` is the project to log to (None: not). The trees of every `trees`-th iteration and of
+    each evaluation are stored as Parquet (0: none).
+    """
+
+    tensorboard: bool = True
+    wandb: str | None = None
+    trees: int = Field(default=1, ge=0)
+
+
+class Recipe(Settings):
+    """One run. `expect` is the result that the recipe is known to reach, printed at the end.
+
+    `runtime` "ray" gives every rollout worker and learner rank a process of its own, on `cluster`
+    (a Ray address; None: this machine); "local" runs the same classes in one process.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    expect: str = ""
+    seed: int = Field(default=0, ge=0)
+    runtime: Literal["ray", "local"] = "ray"
+    cluster: str | None = None
+    env: EnvSettings
+    policy: PolicySettings
+    engine: AnyEngine = VllmSettings()
+    sampler: AnySampler = ChainSampler()
+    rollout: RolloutSettings = RolloutSettings()
+    credit: AnyCredit = GrpoCredit()
+    learner: LearnerSettings = LearnerSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+    sft: SftSettings | None = None
+    log: LogSettings = LogSettings()

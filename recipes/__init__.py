@@ -1,0 +1,1 @@
+"""Recipes that we stand behind, one YAML for each algorithm and environment."""
