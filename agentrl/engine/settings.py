@@ -16,11 +16,10 @@ class VllmSettings(Settings):
 
     `dtype` `"auto"` is float32 on a CPU and the checkpoint's own on a GPU. `max_model_len` (tokens
     of prompt and completion together) defaults to the model's limit. `kv_cache_gib` is the size of
-    the key-value cache; by default room for `max_num_seqs` sequences of `max_model_len` on a CPU
-    (at most 4 GiB), and whatever `gpu_memory_utilization` leaves on a GPU. `block_size` is the
-    number of tokens that the prefix cache shares or recomputes as one. `threads` bounds the CPU
-    threads of the engine; the default leaves PyTorch's. `eager` switches compilation and CUDA
-    graphs off; by default on a CPU only.
+    the key-value cache; by default 0.25 on a CPU (more where 8 full sequences need it) and, on a
+    GPU, what `gpu_memory_utilization` leaves. `block_size` is the number of tokens that the prefix
+    cache shares or recomputes as one. `threads` bounds the CPU threads of the engine; the default
+    leaves PyTorch's. `eager` switches compilation and CUDA graphs off; by default on a CPU only.
     """
 
     type: Literal["vllm"] = "vllm"

@@ -27,7 +27,8 @@ _T = TypeVar("_T")
 _WORKER = "agentrl.engine.vllm_worker.EngineWorker"
 _CPU_BLOCK = 32  # tokens; the smallest that vLLM's CPU attention runs at full speed
 _CPU_BATCH_TOKENS = 8192
-_CPU_CACHE_LIMIT = 4 << 30  # bytes
+_CPU_CACHE = 256 << 20  # bytes; some sandboxes touch fresh memory at a few hundred MB/s
+_CPU_CACHE_SEQUENCES = 8
 
 
 class VllmEngine:
@@ -190,13 +191,13 @@ def _config(settings: VllmSettings, model: str) -> VllmConfig:
 
 
 def _cpu_cache_bytes(config: VllmConfig) -> int:
-    """Room for every sequence at its full length, or 4 GiB where that is less."""
+    """256 MiB, or room for 8 sequences at their full length where that is more."""
     model = config.model_config
     heads, width = model.get_total_num_kv_heads(), model.get_head_size()
     layers = model.get_num_layers(config.parallel_config)
-    per_token = 2 * layers * heads * width * model.dtype.itemsize
-    tokens = config.scheduler_config.max_num_seqs * (model.max_model_len + _CPU_BLOCK)
-    return min(int(per_token) * int(tokens), _CPU_CACHE_LIMIT)
+    per_token = 2 * int(layers * heads * width * model.dtype.itemsize)
+    tokens = _CPU_CACHE_SEQUENCES * (int(model.max_model_len) + _CPU_BLOCK)
+    return max(per_token * tokens, _CPU_CACHE)
 
 
 def _params(sampling: Sampling, room: int) -> SamplingParams:
