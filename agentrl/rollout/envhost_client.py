@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TypeVar, cast
+from typing import Protocol, Self, TypeAlias, TypeVar, cast
 
 from agentrl.core import errors
 from agentrl.core.env import Env, Forkable, Observation, StepResult
@@ -34,13 +34,8 @@ _SWEEP_SECONDS = 0.1
 _T = TypeVar("_T")
 
 
-class _Call(NamedTuple):
-    answer: asyncio.Future[Json]
-    deadline: float
-    seconds: float
-    env_id: str
-    operation: str
-    session: int
+# Answer, deadline, seconds, env id, operation, session. No NamedTuple: one is made for each step.
+_Call: TypeAlias = tuple["asyncio.Future[Json]", float, float, str, str, int]
 
 
 class Connection(asyncio.Protocol):
@@ -83,23 +78,21 @@ class Connection(asyncio.Protocol):
         """A session number that this connection has not used."""
         return next(self._numbers)
 
-    async def call(
+    def call(
         self, operation: str, session: int, *arguments: Json, seconds: float, env_id: str = ""
-    ) -> Json:
+    ) -> asyncio.Future[Json]:
         """The host's answer; the host's error, or `EnvError` after `seconds` or at its end."""
         if self._transport is None or self.reason:
-            raise EnvError(self._prefix(env_id) + (self.reason or f"{self.name} is not connected"))
+            raise EnvError(_prefix(env_id) + (self.reason or f"{self.name} is not connected"))
         number = next(self._numbers)
-        answer: asyncio.Future[Json] = self._loop.create_future()
-        deadline = self._loop.time() + seconds
-        self._calls[number] = _Call(answer, deadline, seconds, env_id, operation, session)
+        loop = self._loop
+        answer: asyncio.Future[Json] = loop.create_future()
+        deadline = loop.time() + seconds
+        self._calls[number] = (answer, deadline, seconds, env_id, operation, session)
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+            self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
         self._send((number, operation, session, *arguments))
-        try:
-            return await answer
-        finally:
-            self._calls.pop(number, None)
+        return answer
 
     def forget(self, session: int) -> None:
         """Close `session` without waiting; a request that it is at is cancelled."""
@@ -112,19 +105,20 @@ class Connection(asyncio.Protocol):
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        for call in self._calls.values():
-            if not call.answer.done():
-                place = f"{self._prefix(call.env_id)}{call.operation} was lost: {self.reason}"
-                call.answer.set_exception(EnvError(place))
+        calls, self._calls = self._calls, {}
+        for answer, _, _, env_id, operation, _ in calls.values():
+            if not answer.done():
+                text = f"{_prefix(env_id)}{operation} was lost: {self.reason}"
+                answer.set_exception(EnvError(text))
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
 
     def oldest(self) -> str:
         """The request that waits longest, in words."""
-        for call in self._calls.values():
-            if call.operation != "ping":
-                return f"{call.operation} of {call.env_id or 'no env'} (session {call.session})"
+        for answer, _, _, env_id, operation, session in self._calls.values():
+            if operation != "ping" and not answer.done():
+                return f"{operation} of {env_id or 'no env'} (session {session})"
         return "no request"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -141,22 +135,23 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to the call that waits for it."""
+        calls = self._calls
         try:
-            for answer in self._reader.feed(data):
-                self._receive(answer)
-        except FrameError as error:
+            for message in self._reader.feed(data):
+                call = calls.pop(cast(int, message[0]), None)
+                if call is None or call[0].done():
+                    self._unasked(message)
+                elif len(message) == 2:
+                    call[0].set_result(message[1])
+                else:
+                    call[0].set_exception(_error(message))
+        except (FrameError, TypeError) as error:
             self.fail(f"{self.name} broke the protocol: {error}")
 
-    def _receive(self, answer: list[Json]) -> None:
-        if answer[0] == 0:
-            raise FrameError(f"it refused us: {answer[-1]}")
-        call = self._calls.get(cast(int, answer[0]))
-        if call is None or call.answer.done():
-            return  # its deadline passed or its task was cancelled
-        if len(answer) == 2:
-            call.answer.set_result(answer[1])
-            return
-        call.answer.set_exception(_error(answer))
+    def _unasked(self, message: list[Json]) -> None:
+        # Number 0 is the host hanging up; others are late: their deadline or task has ended.
+        if message[0] == 0:
+            raise FrameError(f"it refused us: {message[-1]}")
 
     def _send(self, request: Sequence[Json]) -> None:
         requests = self._requests
@@ -182,11 +177,10 @@ class Connection(asyncio.Protocol):
         try:
             frame = encode_frame([request])
         except FrameError as error:
-            call = self._calls.get(cast(int, request[0]))
-            if call is not None and not call.answer.done():
-                call.answer.set_exception(
-                    EnvError(f"{self._prefix(call.env_id)}{call.operation} was not sent: {error}")
-                )
+            call = self._calls.pop(cast(int, request[0]), None)
+            if call is not None and not call[0].done():
+                text = f"{_prefix(call[3])}{call[4]} was not sent: {error}"
+                call[0].set_exception(EnvError(text))
             return
         if self._transport is not None:
             self._transport.write(frame)
@@ -195,20 +189,21 @@ class Connection(asyncio.Protocol):
         """Fail the calls whose deadline has passed: one timer for all is cheaper than one each."""
         self._sweeper = None
         now = self._loop.time()
-        for call in self._calls.values():
-            if call.deadline <= now and not call.answer.done():
-                call.answer.set_exception(
-                    EnvError(
-                        f"{self._prefix(call.env_id)}{call.operation} passed its deadline of "
-                        f"{call.seconds:g} s on {self.name} (session {call.session})"
-                    )
+        late = [number for number, call in self._calls.items() if call[1] <= now]
+        for number in late:
+            answer, _, seconds, env_id, operation, session = self._calls.pop(number)
+            if not answer.done():
+                text = (
+                    f"{_prefix(env_id)}{operation} passed its deadline of {seconds:g} s on "
+                    f"{self.name} (session {session})"
                 )
+                answer.set_exception(EnvError(text))
         if self._calls:
             self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
-    @staticmethod
-    def _prefix(env_id: str) -> str:
-        return f"{env_id}: " if env_id else ""
+
+def _prefix(env_id: str) -> str:
+    return f"{env_id}: " if env_id else ""
 
 
 def _error(answer: Sequence[Json]) -> AgentRLError:
@@ -271,10 +266,10 @@ class EnvFactory:
     async def describe(self) -> None:
         """Open the env once and mirror what its class says of itself."""
         connection = await self.hosts.pick()
-        session = connection.new_session()
-        await self.call(connection, "open", session, self.env_id, self.arguments)
+        session = await self.open(connection)
         try:
-            match await self.call(connection, "describe", session):
+            seconds = self.deadlines.open
+            match await connection.call("describe", session, seconds=seconds, env_id=self.env_id):
                 case [("copy" | "replay" | "no") as forkable, list(stop), list(schemas)]:
                     self.forkable = forkable
                     self.stop = tuple([str(one) for one in stop])
@@ -284,14 +279,16 @@ class EnvFactory:
         finally:
             connection.forget(session)
 
-    async def call(
-        self, connection: Connection, operation: str, session: int, *arguments: Json
-    ) -> Json:
-        """One request of one of the factory's envs, with the operation's deadline."""
-        seconds: float = getattr(self.deadlines, operation, self.deadlines.open)
-        return await connection.call(
-            operation, session, *arguments, seconds=seconds, env_id=self.env_id
-        )
+    async def open(self, connection: Connection) -> int:
+        """The number of a new session on `connection`."""
+        session = connection.new_session()
+        request = ("open", session, self.env_id, self.arguments)
+        try:
+            await connection.call(*request, seconds=self.deadlines.open, env_id=self.env_id)
+        except BaseException:
+            connection.forget(session)
+            raise
+        return session
 
     def __call__(self) -> RemoteEnv:
         """A new env; nothing is sent before its first `reset`."""
@@ -399,12 +396,15 @@ class RemoteEnv(Env):
         """Start an episode, on another host if the last one died."""
         request = encode_task(task)
         if self._connection is None or not self._connection.alive:
-            await self._open()
-        return self._read(decode_observation, await self._call("reset", request, seed))
+            self._release()
+            connection = await self._factory.hosts.pick()
+            self._adopt(connection, await self._factory.open(connection))
+        seconds = self._factory.deadlines.reset
+        return await self._call(decode_observation, seconds, "reset", request, seed)
 
     async def step(self, action: str) -> StepResult:
         """Play one turn."""
-        return self._read(decode_step, await self._call("step", action))
+        return await self._call(decode_step, self._factory.deadlines.step, "step", action)
 
     async def fork(self) -> Self:
         """A copy of the env at this turn, in the same host."""
@@ -413,7 +413,7 @@ class RemoteEnv(Env):
         connection = self._live()
         session = connection.new_session()
         try:
-            await self._call("fork", session)
+            await self._call(_nothing, self._factory.deadlines.reset, "fork", session)
         except BaseException:
             connection.forget(session)
             raise
@@ -426,22 +426,11 @@ class RemoteEnv(Env):
         connection, session = self._release()
         if connection is not None and connection.alive:
             try:
-                await self._factory.call(connection, "close", session)
+                seconds = self._factory.deadlines.close
+                await connection.call("close", session, seconds=seconds, env_id=self.env_id)
             except EnvError:
                 if connection.alive:
                     raise
-
-    async def _open(self) -> None:
-        self._release()
-        connection = await self._factory.hosts.pick()
-        session = connection.new_session()
-        factory = self._factory
-        try:
-            await factory.call(connection, "open", session, factory.env_id, factory.arguments)
-        except BaseException:
-            connection.forget(session)
-            raise
-        self._adopt(connection, session)
 
     def _adopt(self, connection: Connection, session: int) -> None:
         connection.sessions += 1
@@ -458,17 +447,18 @@ class RemoteEnv(Env):
             raise EnvError(f"{self.env_id}: no session is open; reset comes first")
         return self._connection
 
-    async def _call(self, operation: str, *arguments: Json) -> Json:
-        connection = self._live()
-        factory = self._factory
+    async def _call(
+        self, decode: Callable[[Json], _T], seconds: float, operation: str, *arguments: Json
+    ) -> _T:
+        env_id = self._factory.env_id
         try:
-            return await connection.call(
-                operation,
-                self._session,
-                *arguments,
-                seconds=getattr(factory.deadlines, operation, factory.deadlines.open),
-                env_id=factory.env_id,
+            answer = await self._live().call(
+                operation, self._session, *arguments, seconds=seconds, env_id=env_id
             )
+            return decode(answer)
+        except FrameError as error:
+            self._give_up()
+            raise EnvError(f"{env_id}: the host's answer cannot be read: {error}") from error
         except BaseException:
             # The env is in a state that nobody knows: the next reset opens another session.
             self._give_up()
@@ -479,12 +469,10 @@ class RemoteEnv(Env):
         if connection is not None:
             connection.forget(session)
 
-    def _read(self, decode: Callable[[Json], _T], answer: Json) -> _T:
-        try:
-            return decode(answer)
-        except FrameError as error:
-            self._give_up()
-            raise EnvError(f"{self.env_id}: the host's answer cannot be read: {error}") from error
+
+def _nothing(answer: Json) -> None:
+    if answer is not None:
+        raise FrameError(f"expected nothing, got {answer!r}")
 
 
 class _CopyRemoteEnv(RemoteEnv):

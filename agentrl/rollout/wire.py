@@ -157,11 +157,14 @@ def decode_observation(value: Json) -> Observation:
 
 
 def _decode_message(value: Json) -> Message:
-    match value:
-        case [str(role), str(text)]:
-            return Message(role, (Text(text),))
-        case [str(role), list(parts)]:
-            return Message(role, tuple([_decode_part(part) for part in parts]))
+    # Plain tests rather than `match`: this and decode_step are the client's hot path.
+    if type(value) is list and len(value) == 2:
+        role, content = value
+        if type(role) is str:
+            if type(content) is str:
+                return Message(role, (Text(content),))
+            if type(content) is list:
+                return Message(role, tuple([_decode_part(part) for part in content]))
     raise FrameError(f"not a message: {_short(value)}")
 
 
@@ -186,8 +189,9 @@ def encode_step(result: StepResult) -> Json:
 
 def decode_step(value: Json) -> StepResult:
     """The result of `encode_step`."""
-    match value:
-        case [observation, float(reward), int(flags), info] if 0 <= flags <= 3:
+    if type(value) is list and len(value) == 4:
+        observation, reward, flags, info = value
+        if type(reward) is float and type(flags) is int and 0 <= flags <= 3:
             return StepResult(
                 decode_observation(observation),
                 reward,
