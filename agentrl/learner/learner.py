@@ -54,6 +54,8 @@ class _Engine(Protocol):
 
     def save_checkpoint(self, save_dir: str, *, tag: str, save_latest: bool) -> bool: ...
 
+    def destroy(self) -> None: ...
+
     def load_checkpoint(self, load_dir: str, *, tag: str) -> tuple[str | None, object]: ...
 
 
@@ -106,6 +108,7 @@ class Learner:
         self._plain = settings.zero_stage == 0 and settings.dtype == "float32"
         self._norm = torch.zeros(())
         self._engine = self._start_engine()
+        self._closed = False
 
     def update(
         self, rows: Sequence[Row], denominator: float, *, row_ids: Sequence[int] | None = None
@@ -210,6 +213,12 @@ class Learner:
         if found is None:
             raise CheckpointError(f"{folder}: the learner's weights are missing")
         self.updates = int(state["updates"])
+
+    def close(self) -> None:
+        """Free the hooks and buffers of the engine; may be called twice, and nothing after it."""
+        if not self._closed:
+            self._closed = True
+            self._engine.destroy()
 
     def _backward(self, row: Row, row_id: int, denominator: float) -> Tensor:
         """Add the gradient of `row` to the engine's; returns its `SUMS` on the CPU."""
