@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Self
 
@@ -54,8 +55,6 @@ class Counter(Env):
         if action == "hang":
             await asyncio.sleep(3600)
         if action == "block":
-            import time
-
             time.sleep(3600)
         if action == "leak":
             for _ in range(64):
@@ -92,6 +91,14 @@ class Echo(Env):
 
     async def step(self, action: str) -> StepResult:
         return StepResult((Message.of("user", action),), 0.0, False, False, StepInfo())
+
+
+class Slow(Echo):
+    """Computes for 5 ms without an `await`."""
+
+    async def step(self, action: str) -> StepResult:
+        time.sleep(0.005)
+        return await super().step(action)
 
 
 class Replayed(Echo):

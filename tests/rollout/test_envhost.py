@@ -162,6 +162,20 @@ async def test_a_thousand_sessions_that_wait_do_not_wait_for_each_other(here):
     await asyncio.gather(*hanging, return_exceptions=True)
 
 
+async def test_a_long_queue_of_slow_steps_leaves_the_host_responsive():
+    async with HostPool(deadlines=DEADLINES) as pool:
+        factory = await pool.factory("host_envs:Slow", {})
+        envs = [factory() for _ in range(100)]
+        await asyncio.gather(*[env.reset(TASK, seed=0) for env in envs])
+        steps = [asyncio.ensure_future(env.step("a")) for env in envs]
+        await asyncio.sleep(0.02)
+        started = time.perf_counter()
+        await pool.hosts[0].connection.call("ping", 0, seconds=5)
+        assert time.perf_counter() - started < 0.25
+        assert not steps[-1].done()
+        await asyncio.gather(*steps)
+
+
 async def test_a_door_that_is_stuck_does_not_hold_its_client(here):
     env = await here.env("StubbornClose")
     await env.reset(TASK, seed=0)
