@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple, TypeVar, get_args
 
 from agentrl.core.env import Env, Forkable, Observation, StepResult
-from agentrl.core.errors import ContractError, EnvError
+from agentrl.core.errors import EnvError
 from agentrl.core.fork import fork_env
 from agentrl.core.types import Image, Message, Task, Text
 
@@ -141,7 +141,7 @@ class _Kit:
     async def run(self) -> None:
         self._check_tasks()
         if not self.tasks:
-            raise ContractError("check_env needs tasks: the env has none of its own, give `tasks`")
+            raise EnvError("the env has no tasks of its own to check it with: give `tasks`")
         await self._guarded("early_step", self._check_early_step())
         scripts: list[_Script] = []
         for task in self.tasks:

@@ -1,0 +1,194 @@
+"""`agentrl env`: list, check and play environments, without any policy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from agentrl.core.env import Env, Observation, StepResult
+from agentrl.core.errors import (
+    AgentRLError,
+    DataError,
+    EnvError,
+    RecipeError,
+    RegistryError,
+    SetupError,
+    nearest,
+)
+from agentrl.core.registry import env_table, make_env
+from agentrl.core.tool_env import ToolEnv
+from agentrl.core.types import Task
+from agentrl.core.wrappers import Wrapper
+from agentrl.testing import RULES, check_env
+
+USER_ERROR: Final = 2
+FAILED: Final = 1
+
+app = typer.Typer(help="List, check and play environments.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help='An id of `env list`, "module:Class" or "gym:EnvId".')]
+Args = Annotated[
+    list[str] | None, typer.Option("--arg", help="A setting of the environment, as key=value.")
+]
+
+
+@app.command("list")
+def list_envs() -> None:
+    """List the installed environments and the packages that bring them."""
+    console, table = Console(), env_table()
+    shown = Table("id", "class", "package")
+    for id_, entries in sorted(table.entries.items()):
+        for entry in entries:
+            note = " (offered twice)" if len(entries) > 1 else ""
+            shown.add_row(escape(id_), escape(entry.path), escape(entry.package + note))
+    console.print(shown)
+    for broken in table.broken:
+        what = f"{broken.package} ({broken.entry_point}) could not be read: {broken.error}"
+        console.print(f"[red]package {escape(what)}[/red]")
+
+
+@app.command()
+def check(id: Id, arg: Args = None) -> None:
+    """Check an environment against its contract; exit code 1 where it breaks a rule."""
+    console = Console()
+    try:
+        settings = _settings(arg or ())
+        make_env(id, **settings)
+        report = asyncio.run(check_env(lambda: make_env(id, **settings)))
+    except AgentRLError as error:
+        _stop(error)
+    for rule in report.checked:
+        console.print(f"[green]ok[/green]      {RULES[rule]}")
+    for rule, reason in report.skipped:
+        console.print(f"[yellow]skipped[/yellow] {RULES[rule]}: {escape(reason)}")
+    console.print(f"{report.env} keeps its contract on {len(report.tasks)} tasks.")
+
+
+@app.command()
+def play(
+    id: Id,
+    split: Annotated[str, typer.Option(help="train or eval.")] = "train",
+    task: Annotated[str, typer.Option(help="A task's id; the first one if not given.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the episode.")] = 0,
+    arg: Args = None,
+) -> None:
+    """Play an episode at the keyboard: you are the policy.
+
+    One line is one action; end a line with a backslash to go on in the next. `:gold` plays the
+    gold action, `:quit` (or the end of the input) leaves.
+    """
+    try:
+        env = make_env(id, **_settings(arg or ()))
+        asyncio.run(_play(env, _task(env, split, task), seed))
+    except AgentRLError as error:
+        _stop(error)
+
+
+def _stop(error: AgentRLError) -> None:
+    """Print `error` and leave with its exit code; one that is no message for a user is raised."""
+    user = isinstance(error, (RecipeError, RegistryError, SetupError, DataError))
+    if not user and not isinstance(error, EnvError):
+        raise error
+    Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+    raise typer.Exit(USER_ERROR if user else FAILED) from error
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    # A class given as "module:Class" may lie beside the user; appended, so that it hides nothing.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--arg takes key=value, got {pair!r}")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--arg {key}: {value!r} is no YAML value: {error}") from error
+    return settings
+
+
+def _task(env: Env, split: str, wanted: str) -> Task:
+    tasks = env.tasks(split)
+    if not tasks:
+        raise RecipeError(f"{env!r} has no tasks in split {split!r}; splits are train and eval")
+    if not wanted:
+        return tasks[0]
+    for task in tasks:
+        if task.id == wanted:
+            return task
+    close = nearest(wanted, (task.id for task in tasks))
+    raise RecipeError(f"no task {wanted!r} among the {len(tasks)} of split {split!r}.{close}")
+
+
+async def _play(env: Env, task: Task, seed: int) -> None:
+    console = Console()
+    inner = env.unwrapped if isinstance(env, Wrapper) else env
+    console.print(f"[dim]task {escape(task.id)}, seed {seed}; :gold, :quit[/dim]")
+    if isinstance(inner, ToolEnv):
+        console.print(f"[dim]{escape(inner.call_format.instructions())}[/dim]")
+    try:
+        _show(console, await env.reset(task, seed=seed))
+        turn, earned = 0, 0.0
+        while True:
+            action = _read(env, task, turn)
+            if action is None:
+                console.print(f"left after {turn} turns, return so far {earned:g}")
+                return
+            result = await env.step(action)
+            turn, earned = turn + 1, earned + result.reward
+            _show(console, result.observation)
+            _tell(console, result)
+            if result.terminated or result.truncated:
+                how = "terminated" if result.terminated else "truncated"
+                console.print(f"{how} after {turn} turns, return {earned:g}")
+                return
+    finally:
+        await env.close()
+
+
+def _read(env: Env, task: Task, turn: int) -> str | None:
+    lines: list[str] = []
+    while True:
+        try:
+            line = input("... " if lines else "> ")
+        except EOFError:
+            return "\n".join(lines) if lines else None
+        if not lines and line == ":quit":
+            return None
+        if not lines and line == ":gold":
+            gold = env.gold_action(task, turn)
+            if gold is not None:
+                Console().print(escape(gold))
+                return gold
+            Console().print("[yellow]there is no gold action here[/yellow]")
+            continue
+        if not line.endswith("\\"):
+            return "\n".join([*lines, line])
+        lines.append(line[:-1])
+
+
+def _show(console: Console, observation: Observation) -> None:
+    for message in observation:
+        console.print(f"[bold cyan]{message.role}[/bold cyan] {escape(message.text)}")
+
+
+def _tell(console: Console, result: StepResult) -> None:
+    for call in result.info.tool_calls:
+        said = "ok" if call.ok else "refused"
+        arguments = escape(str(dict(call.arguments)))
+        console.print(f"[dim]tool {call.name} {arguments}: {said}, {call.seconds:.3f} s[/dim]")
+    if result.info.malformed_calls:
+        console.print(f"[yellow]malformed calls: {result.info.malformed_calls}[/yellow]")
+    parts = ", ".join(f"{name} {value:g}" for name, value in result.info.rewards.items())
+    console.print(f"[dim]reward {result.reward:g}{f' ({parts})' if parts else ''}[/dim]")
