@@ -107,6 +107,12 @@ def _rollout(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
             f"eval.samples: {evaluation.samples} samples at temperature 0 are copies of one. Use "
             "1, or a temperature above 0.",
         )
+    if recipe.runtime == "local" and rollout.workers > 1:
+        yield Problem(
+            ("rollout", "workers"),
+            f"rollout.workers: {rollout.workers} workers need a process each, and runtime is "
+            "'local'. Use 1, or runtime 'ray'.",
+        )
     if recipe.runtime == "local" and recipe.cluster is not None:
         yield Problem(("cluster",), "cluster: nothing reads it while runtime is 'local'.")
 

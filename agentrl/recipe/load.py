@@ -69,7 +69,10 @@ def _type_first(data: Any) -> Any:
 
 
 class Difference(NamedTuple):
-    """A setting that is not its default; `default` is None where it has none."""
+    """A setting that is not its default; `default` is None where it has none.
+
+    An optional section that is there has the value `{}`, before its own differences.
+    """
 
     place: Place
     value: Any
@@ -82,6 +85,8 @@ def differences(settings: Settings, place: Place = ()) -> Iterator[Difference]:
         here, value = (*place, key), getattr(settings, key)
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(value, Settings):
+            if default is None and not field.is_required():
+                yield Difference(here, {}, None)
             if default is None or type(value) is type(default):
                 yield from differences(value, here)
                 continue

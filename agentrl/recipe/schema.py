@@ -58,13 +58,13 @@ class PolicySettings(Settings):
     With `new` the model is built from nothing under that name, for `agentrl sft`. `reference` is
     the frozen policy of the KL term, by default the policy as the run found it. After each sync
     the engine's log-probabilities of probe tokens may differ from the learner's by at most
-    `probe_bound` nats.
+    `probe_bound` nats, by default what the engine's dtype explains (see `agentrl.engine.probe`).
     """
 
     model: str
     new: NewModelSettings | None = None
     reference: str | None = None
-    probe_bound: float = Field(default=1.0e-3, gt=0.0)
+    probe_bound: float | None = Field(default=None, gt=0.0)
 
     @property
     def path(self) -> str:
@@ -109,14 +109,14 @@ class EvalSettings(Settings):
 
 
 class SftSettings(Settings):
-    """`agentrl sft`: `steps` updates, each imitating `demonstrations_per_step` of the env's.
+    """`agentrl sft`: `steps` updates, each imitating `sequences_per_step` demonstrations of the env.
 
     It ends early where an evaluation (`eval.every`) reaches the score `stop_at`, so that
     reinforcement learning finds something left to learn.
     """
 
     steps: int = Field(default=500, ge=1)
-    demonstrations_per_step: int = Field(default=48, ge=1)
+    sequences_per_step: int = Field(default=48, ge=1)
     stop_at: float = 1.0
 
 

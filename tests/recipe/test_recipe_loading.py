@@ -1,0 +1,201 @@
+"""Recipes load, say where their settings come from, survive a dump, and have no dead key."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl.core.errors import RecipeError
+from agentrl.credit import ArpoCredit
+from agentrl.recipe.check import Purpose
+from agentrl.recipe.load import differences, dump, load, load_with_source
+from agentrl.recipe.messages import all_places
+from agentrl.recipe.models import resolve_model
+from agentrl.recipe.schema import Recipe
+from agentrl.samplers import ArpoSampler, ChainSampler
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(ROOT.glob("recipes/**/*.yaml"))
+
+
+def purpose(path: Path) -> Purpose:
+    return "sft" if yaml.safe_load(path.read_text()).get("sft") else "run"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_its_name_is_its_files(path: Path) -> None:
+    recipe = load(path, purpose=purpose(path))
+    assert recipe.name == path.stem
+    head = path.read_text().splitlines()[:3]
+    assert head[1].startswith("# Needs: "), "what it needs stands in its header"
+    assert any(line.startswith("# Expect:") for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_no_shipped_recipe_repeats_a_default(path: Path) -> None:
+    loaded = load_with_source(path, purpose=purpose(path))
+    said = {place for place in loaded.source.origins if place[0] not in ("env", "name")}
+    inner = {place for place in said if not any(p[:-1] == place for p in said)}
+    differing = {difference.place for difference in differences(loaded.recipe)}
+    lists = {place for place in inner if place[-1].isdigit()}
+    # A type, and the budget that is compared, are the point of a recipe.
+    point = {place for place in inner if place[-1] in ("type", "trajectories")}
+    assert inner - lists - point <= differing
+
+
+def test_a_shipped_recipe_is_found_by_its_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("arpo_search", "recipes/arpo_search.yaml"):
+        assert load(name).name == "arpo_search"
+
+
+def test_arpo_and_grpo_search_have_the_same_budget() -> None:
+    arpo, grpo = load("arpo_search"), load("grpo_search")
+    assert isinstance(arpo.sampler, ArpoSampler)
+    assert isinstance(grpo.sampler, ChainSampler)
+    assert arpo.sampler.trajectories == grpo.sampler.trajectories
+    same = arpo.model_dump(exclude={"name", "sampler", "credit", "expect"})
+    assert same == grpo.model_dump(exclude={"name", "sampler", "credit", "expect"})
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_dump_loads_back_equal(path: Path, tmp_path: Path) -> None:
+    recipe = load(path, ["train.tasks_per_iteration=3"], purpose=purpose(path))
+    again = tmp_path / "recipe.yaml"
+    again.write_text(dump(recipe))
+    assert load(again, purpose=purpose(path)) == recipe
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rate=st.floats(1e-9, 1.0),
+    seed=st.integers(0, 2**40),
+    hops=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    kl=st.sampled_from([0.0, 0.001, 1e-7]),
+)
+def test_any_values_survive_a_dump(rate, seed, hops, kl, tmp_path_factory) -> None:
+    recipe = load(
+        "arpo_search",
+        [
+            f"learner.optimizer.learning_rate={rate:.9f}",
+            f"seed={seed}",
+            f"env.hops={hops}",
+            f"learner.loss.kl={kl:.9f}",
+        ]
+        if rate >= 1e-8
+        else [f"seed={seed}", f"env.hops={hops}"],
+    )
+    again = tmp_path_factory.mktemp("dump") / "recipe.yaml"
+    again.write_text(dump(recipe))
+    assert load(again) == recipe
+
+
+def test_overrides_are_yaml_and_the_last_one_wins() -> None:
+    recipe = load(
+        "arpo_search",
+        [
+            "train.iterations=3",
+            "train.iterations=4",
+            "learner.lora={rank: 4}",
+            "learner.optimizer.betas=[0.8, 0.9]",
+            "policy.model=Qwen/Qwen3-1.7B",
+            "env.hops=[1, 2]",
+            "log.wandb=null",
+            "expect='a: b'",
+            "sampler={type: chain, trajectories: 4}",
+        ],
+    )
+    assert recipe.train.iterations == 4
+    assert recipe.learner.lora is not None and recipe.learner.lora.rank == 4
+    assert recipe.learner.optimizer.betas == (0.8, 0.9)
+    assert recipe.policy.path == "Qwen/Qwen3-1.7B"
+    assert recipe.env.args["hops"] == [1, 2]
+    assert recipe.expect == "a: b"
+    assert recipe.sampler == ChainSampler(trajectories=4)
+
+
+def test_origins_name_the_line_or_the_override() -> None:
+    path = ROOT / "recipes" / "arpo_search.yaml"
+    lines = path.read_text().splitlines()
+    source = load_with_source(path, ["train.iterations=3"]).source
+    sampler = next(i for i, line in enumerate(lines, 1) if line.startswith("sampler:"))
+    assert source.origin(("sampler", "initial")) == f"{path}:{sampler}"
+    assert source.origin(("train", "iterations")) == "override train.iterations=3"
+    assert source.origin(("log", "trees")) == str(path)
+
+
+def test_differences_are_those_from_the_chosen_types_defaults() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "x",
+            "env": {"id": "search/facts"},
+            "policy": {"model": "m"},
+            "sampler": {"type": "arpo", "initial": 4},
+            "learner": {"optimizer": {"learning_rate": 0.5}},
+        }
+    )
+    found = {".".join(one.place): (one.value, one.default) for one in differences(recipe)}
+    assert found == {
+        "name": ("x", None),
+        "env.id": ("search/facts", None),
+        "policy.model": ("m", None),
+        "sampler.type": ("arpo", "chain"),
+        "sampler.initial": (4, 8),
+        "learner.optimizer.learning_rate": (0.5, 1e-6),
+    }
+
+
+def test_models_are_built_in_names_folders_or_hub_ids(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert resolve_model("tiny/search").endswith("agentrl/models/tiny_search")
+    assert resolve_model("mine") == str(tmp_path / "mine")
+    assert resolve_model("./mine") == str(tmp_path / "mine")
+    assert resolve_model("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
+    with pytest.raises(RecipeError, match=r"no folder '\./other' .* holds a model"):
+        resolve_model("./other")
+
+
+def test_settings_are_frozen_and_the_default_credit_is_grpo() -> None:
+    recipe = load("grpo_search", ["credit={type: arpo}"])
+    assert recipe.credit == ArpoCredit()
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3  # type: ignore[misc]
+
+
+def test_no_key_of_the_schema_is_dead() -> None:
+    """Every key is read as an attribute somewhere in the package."""
+    read = {
+        node.attr
+        for path in (ROOT / "agentrl").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    keys = {".".join(place): place[-1] for place in all_places(Recipe)}
+    assert {name for name, key in keys.items() if key not in read} == set()
+
+
+def test_the_surface_stays_small() -> None:
+    sections = {place[:end] for place in all_places(Recipe) for end in range(1, len(place))}
+    knobs = [place for place in all_places(Recipe) if place not in sections]
+    assert len(knobs) < 130, "a knob is added when two recipes need it"
+
+
+def test_reading_a_recipe_loads_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from agentrl.recipe.load import load\n"
+        "load('arpo_search')\n"
+        "heavy = ('torch', 'ray', 'vllm', 'transformers', 'deepspeed', 'pandas', 'pyarrow')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"
