@@ -1,0 +1,3 @@
+"""A table that cannot be read."""
+
+raise ImportError("acme needs a licence")
