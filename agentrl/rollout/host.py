@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.core.env import Env
-from agentrl.core.errors import RecipeError
+from agentrl.core.errors import EngineError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Float32, Group, Int32, Task
 from agentrl.engine.base import Engine
@@ -132,12 +133,12 @@ class RolloutHost:
     async def restart_engine(self) -> None:
         """Replace the engine by a new one, at version 0; the old one need not be alive."""
         stage = self._ready
-        try:
+        # A dead engine may fail or hang when it is closed: it is given up either way.
+        with contextlib.suppress(TimeoutError, EngineError):
             await asyncio.wait_for(stage.engine.close(), timeout=30.0)
-        finally:
-            engine = self._build_engine()
-            await engine.start()
-            self._stage = stage.with_engine(engine)
+        engine = self._build_engine()
+        await engine.start()
+        self._stage = stage.with_engine(engine)
 
     def stalled(self, after: float | None = None) -> list[Stall]:
         """Live episodes in one phase for `after` seconds (default: `rollout.stall_seconds`)."""

@@ -200,6 +200,10 @@ class Renderer:
             ids.pop()
         return self._core.decode(ids, skip_special_tokens=False)
 
+    def encode(self, text: str) -> Int32:
+        """Tokens of text that a script, not the policy, writes in the policy's place."""
+        return self._encode(text)
+
     def stop_for(self, strings: Sequence[str] = ()) -> StopRule:
         """How an engine is told to stop at `strings`, at the end of turn and at the end of text.
 

@@ -41,13 +41,15 @@ class RolloutSettings(Settings):
     """How many episodes are played at once, and what happens to those that fail.
 
     `workers` is the number of rollout hosts, each with an engine of its own; `concurrency` the
-    number of live episodes of one host. A failed line is rebuilt up to `retries` times, then
-    masked out. More failures than `max_failure_rate` of the trajectories of an iteration stop the
-    run. After `stall_seconds` without progress an episode is named in the log.
+    number of live episodes of one host; `gpus_per_worker` is what Ray reserves for each (a
+    fraction where the learner shares the device). A failed line is rebuilt up to `retries` times,
+    then masked out. More failures than `max_failure_rate` of the trajectories of an iteration
+    stop the run. After `stall_seconds` without progress an episode is named in the log.
     """
 
     workers: int = Field(default=1, ge=1)
     concurrency: int = Field(default=64, ge=1)
+    gpus_per_worker: float = Field(default=0.0, ge=0.0)
     retries: int = Field(default=2, ge=0)
     max_failure_rate: float = Field(default=0.5, ge=0.0, le=1.0)
     stall_seconds: float = Field(default=120.0, gt=0.0)

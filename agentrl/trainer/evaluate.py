@@ -50,7 +50,7 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
     if not tasks:
         raise DataError(f"{recipe.env.id!r} has no tasks in split {recipe.eval.split!r}")
     with display.phase("starting the rollout workers"):
-        runtime = await open_runtime(recipe, learner=False)
+        runtime = await open_runtime(recipe, model=recipe.policy.path, learner=False)
     jobs = [
         Job(
             task=task,

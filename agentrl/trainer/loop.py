@@ -250,9 +250,8 @@ class Loop:
                 scores.append(float("nan"))
         known = [score for score in scores if score == score]
         if len(known) < len(scores):
-            self.display.line(
-                f"[yellow]{len(scores) - len(known)} tasks could not be played and are not counted[/]"
-            )
+            lost = len(scores) - len(known)
+            self.display.line(f"[yellow]{lost} tasks could not be played and are not counted[/]")
         interval = mean_interval(known)
         self.evaluations.append(Evaluation(self.iteration, scores, interval))
         self.display.evaluation(settings.score, interval, len(known))

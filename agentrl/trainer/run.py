@@ -10,15 +10,13 @@ from typing import NamedTuple
 
 from agentrl.core.errors import CheckpointError, RecipeError
 from agentrl.core.registry import make_env
-from agentrl.recipe.load import dump
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
 from agentrl.trainer.display import Display
-from agentrl.trainer.loop import Evaluation, Loop
-from agentrl.trainer.metrics import MetricsLog, read_metrics
+from agentrl.trainer.loop import Evaluation
+from agentrl.trainer.metrics import read_metrics
+from agentrl.trainer.session import open_session
 from agentrl.trainer.statistics import Interval, paired_difference
-from agentrl.trainer.sync import WeightSync
-from agentrl.workers.runtime import open_runtime
 
 _MAY_CHANGE = {
     "name",
@@ -70,58 +68,29 @@ def run_folder(recipe: Recipe, *, out: Path | None, resume: bool) -> Path:
 
 async def _run(recipe: Recipe, out: Path, *, resume: bool, display: Display) -> RunResult:
     started = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(out / "checkpoints", keep=recipe.train.keep_checkpoints)
-    newest = checkpoints.latest() if resume else None
+    newest = Checkpoints(out / "checkpoints").latest() if resume else None
     state = read_checkpoint(newest) if newest else None
     if state is not None:
         _refuse_other_recipe(recipe, state["recipe"], newest)
-    (out / "recipe.yaml").write_text(dump(recipe))
-    env = make_env(recipe.env.id, **recipe.env.args)
     display.line(
         f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
         f"{recipe.engine.type} engine, in {out}"
     )
-    with display.phase("starting the rollout workers and the learner"):
-        runtime = await open_runtime(recipe)
-    display.line(f"started in {time.monotonic() - started:.0f} s")
-    log = MetricsLog(
+    env = make_env(recipe.env.id, **recipe.env.args)
+    async with open_session(
+        recipe,
+        env,
         out,
-        tensorboard=recipe.log.tensorboard,
-        wandb=recipe.log.wandb,
-        name=recipe.name,
+        display,
+        model=recipe.policy.path,
         start=state["iteration"] + 1 if state else 0,
-    )
-    sync = WeightSync(
-        runtime.learner,
-        runtime.fleet,
-        vocabulary=runtime.vocabulary,
-        bound=recipe.policy.probe_bound,
-        seed=recipe.seed,
-    )
-    try:
-        loop = Loop(
-            recipe,
-            fleet=runtime.fleet,
-            learner=runtime.learner,
-            sync=sync,
-            tasks=env.tasks("train"),
-            eval_tasks=env.tasks(recipe.eval.split)[: recipe.eval.tasks],
-            out=out,
-            display=display,
-            log=log,
-            checkpoints=checkpoints,
-        )
+    ) as (loop, runtime):
+        display.line(f"started in {time.monotonic() - started:.0f} s")
         if state is not None and newest is not None:
             loop.restore(newest, state)
             display.line(f"resumed from {newest.name}")
         evaluations = await loop.train()
-        runtime.save_policy(out / "policy", sync)
-    finally:
-        log.close()
-        sync.close()
-        await runtime.close()
-        await env.close()
+        runtime.save_policy(out / "policy")
     return _finish(recipe, out, evaluations, display, time.monotonic() - started)
 
 
@@ -180,8 +149,8 @@ def _finish(
         display.line(
             f"[bold green]{name} {100 * before.interval.value:.1f} % -> "
             f"{100 * after.interval.value:.1f} %[/], a gain of {100 * gain.value:+.1f} points "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] on {len(before.scores_P)} unseen tasks "
-            f"in {seconds / 60:.1f} minutes"
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] on {len(before.scores_P)} unseen "
+            f"tasks in {seconds / 60:.1f} minutes"
         )
     if recipe.expect:
         display.line(f"expected: {recipe.expect}")

@@ -19,16 +19,15 @@ from agentrl.core.env import Demonstration, Env
 from agentrl.core.errors import RecipeError
 from agentrl.core.registry import make_env
 from agentrl.learner.batch import Batch, Row, pack_rows
-from agentrl.recipe.load import dump
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.render import Renderer
-from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
 from agentrl.trainer.loop import Loop
-from agentrl.trainer.metrics import MetricsLog
 from agentrl.trainer.run import RunResult, run_folder
-from agentrl.trainer.sync import WeightSync
-from agentrl.workers.runtime import open_runtime
+from agentrl.trainer.session import open_session
+
+_TOKENIZER_TEXTS = 3000
+"""Demonstrations that a new model's tokenizer is trained on."""
 
 
 def encode(demonstration: Demonstration, renderer: Renderer) -> Row:
@@ -36,7 +35,7 @@ def encode(demonstration: Demonstration, renderer: Renderer) -> Row:
     pieces = [renderer.prompt_ids(demonstration.prompt)]
     weights = [np.zeros(len(pieces[0]), np.float32)]
     for action, observation in demonstration.turns:
-        action_ids = renderer.encode_action(action)
+        action_ids = renderer.encode(action)
         observation_ids = renderer.observation_ids(observation, action_ids)
         pieces += [action_ids, observation_ids]
         weights += [
@@ -66,41 +65,14 @@ async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
     if recipe.sft is None:
         raise RecipeError(f"{recipe.name}: `agentrl sft` needs a section `sft`; it has none")
     started = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.yaml").write_text(dump(recipe))
     env = make_env(recipe.env.id, **recipe.env.args)
-    with display.phase("starting the rollout workers and the learner"):
-        runtime = await open_runtime(recipe, objective="nll")
-    log = MetricsLog(
-        out, tensorboard=recipe.log.tensorboard, wandb=recipe.log.wandb, name=recipe.name, start=0
-    )
-    sync = WeightSync(
-        runtime.learner,
-        runtime.fleet,
-        vocabulary=runtime.vocabulary,
-        bound=recipe.policy.probe_bound,
-        seed=recipe.seed,
-    )
-    loop = Loop(
-        recipe,
-        fleet=runtime.fleet,
-        learner=runtime.learner,
-        sync=sync,
-        tasks=env.tasks("train"),
-        eval_tasks=env.tasks(recipe.eval.split)[: recipe.eval.tasks],
-        out=out,
-        display=display,
-        log=log,
-        checkpoints=Checkpoints(out / "checkpoints"),
-    )
-    try:
+    model = _starting_model(env, recipe, out)
+    async with open_session(recipe, env, out, display, model=model, objective="nll") as (
+        loop,
+        runtime,
+    ):
         await _imitate(loop, _demonstrations(env, recipe), runtime.renderer)
-        runtime.save_policy(out / "policy", sync)
-    finally:
-        log.close()
-        sync.close()
-        await runtime.close()
-        await env.close()
+        runtime.save_policy(out / "policy")
     intervals = [evaluation.interval for evaluation in loop.evaluations]
     seconds = time.monotonic() - started
     curve = [[e.iteration, *e.interval] for e in loop.evaluations]
@@ -113,6 +85,39 @@ async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
         None,
         seconds,
     )
+
+
+def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
+    """The recipe's model, or a new one with a tokenizer trained on demonstrations' text."""
+    new = recipe.policy.new
+    if new is None:
+        return recipe.policy.path
+    from agentrl.models.tiny import build_policy, build_tokenizer, save_policy
+
+    texts = [
+        text
+        for demonstration in islice(_demonstrations(env, recipe), _TOKENIZER_TEXTS)
+        for text in _texts(demonstration)
+    ]
+    tokenizer = build_tokenizer(texts, vocab_size=new.vocabulary)
+    policy = build_policy(
+        len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        width=new.width,
+        layers=new.layers,
+        seed=recipe.seed,
+    )
+    folder = out / "initial"
+    save_policy(folder, policy, tokenizer)
+    return str(folder)
+
+
+def _texts(demonstration: Demonstration) -> Iterator[str]:
+    yield from (message.text for message in demonstration.prompt)
+    for action, observation in demonstration.turns:
+        yield action
+        yield from (message.text for message in observation)
 
 
 def _demonstrations(env: Env, recipe: Recipe) -> Iterator[Demonstration]:

@@ -11,11 +11,20 @@ from typing import Protocol
 import numpy as np
 
 from agentrl.core.types import Float32, Int32
-from agentrl.engine.probe import ProbeReport, check_probe
+from agentrl.engine.probe import PROBE_BOUNDS, ProbeReport, check_probe
+from agentrl.recipe.schema import Recipe
 from agentrl.workers.fleet import Fleet
 
 _PROBE_TOKENS = 96
 _SHARED_MEMORY = Path("/dev/shm")
+
+
+def probe_bound(recipe: Recipe) -> float:
+    """The recipe's bound, or what the coarser of engine's and learner's dtypes explains."""
+    if recipe.policy.probe_bound is not None:
+        return recipe.policy.probe_bound
+    dtypes = {recipe.learner.dtype, getattr(recipe.engine, "dtype", "float32")}
+    return max(PROBE_BOUNDS.get(dtype, 0.0) for dtype in dtypes)
 
 
 class Exporter(Protocol):
@@ -71,7 +80,11 @@ class WeightSync:
         expected = (await asyncio.to_thread(self._learner.score, [self._probe]))[0]
         reports = [
             check_probe(
-                found, expected, bound=self._bound, version=version, previous=self._previous
+                [found],
+                [expected],
+                bound=self._bound,
+                version=version,
+                previous_logprobs=None if self._previous is None else [self._previous],
             )
             for found in await self._fleet.score(self._probe)
         ]

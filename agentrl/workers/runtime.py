@@ -1,0 +1,143 @@
+"""Opens what a recipe asks for: the fleet of rollout hosts and the learner, under Ray or here."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentrl.core.errors import RecipeError
+from agentrl.engine.settings import VllmSettings
+from agentrl.learner.base import PolicyLearner
+from agentrl.recipe.schema import Recipe
+from agentrl.rollout.host import HostSpec
+from agentrl.rollout.render import Renderer
+from agentrl.workers.fleet import Fleet, Member
+from agentrl.workers.local import LocalMember
+
+if TYPE_CHECKING:
+    from agentrl.learner.loss import Objective
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Started workers. `learner` is absent where nothing is trained."""
+
+    fleet: Fleet
+    renderer: Renderer
+    model: str
+    optional_learner: PolicyLearner | None
+
+    @property
+    def learner(self) -> PolicyLearner:
+        """The learner; only for runs that train."""
+        assert self.optional_learner is not None
+        return self.optional_learner
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy in the layout of the model hubs: configuration, tokenizer, weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_frame(self.model, folder)
+        self.learner.export(folder / "model.safetensors")
+
+    async def close(self) -> None:
+        """End all workers."""
+        await self.fleet.close()
+        if self.optional_learner is not None:
+            self.optional_learner.close()
+
+
+def save_frame(model: str, folder: Path) -> None:
+    """Copy everything of `model` but its weights: configuration and tokenizer."""
+    source = Path(model)
+    if source.is_dir():
+        for path in source.iterdir():
+            if path.is_file() and path.suffix in {".json", ".jinja", ".txt", ".model"}:
+                shutil.copyfile(path, folder / path.name)
+        (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    AutoConfig.from_pretrained(model).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+
+
+async def open_runtime(
+    recipe: Recipe, *, model: str, objective: Objective = "policy", learner: bool = True
+) -> Runtime:
+    """Start the rollout members and the learner of `recipe`, side by side.
+
+    `model` is the folder or hub id that both load.
+    """
+    if recipe.runtime == "ray":
+        from agentrl.workers.ray_members import connect
+
+        connect(recipe.cluster)
+    spec = HostSpec(
+        env_id=recipe.env.id,
+        env_args=recipe.env.args,
+        engine=recipe.engine,
+        model=model,
+        sampler=recipe.sampler,
+        rollout=recipe.rollout,
+    )
+    fleet = _fleet(recipe, spec)
+    started, trained = await asyncio.gather(
+        fleet.start(),
+        asyncio.to_thread(_learner, recipe, model, objective) if learner else _nothing(),
+        return_exceptions=True,
+    )
+    for outcome in (started, trained):
+        if isinstance(outcome, BaseException):
+            await fleet.close()
+            raise outcome
+    from transformers import AutoTokenizer
+
+    renderer = Renderer(AutoTokenizer.from_pretrained(model))
+    return Runtime(fleet, renderer, model, trained)  # type: ignore[arg-type]
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _learner(recipe: Recipe, model: str, objective: Objective) -> PolicyLearner:
+    from agentrl.workers.learner import open_learner
+
+    return open_learner(
+        recipe.learner,
+        model,
+        runtime=recipe.runtime,
+        objective=objective,
+        temperature=recipe.rollout.sampling.temperature,
+        seed=recipe.seed,
+    )
+
+
+def _fleet(recipe: Recipe, spec: HostSpec) -> Fleet:
+    rollout = recipe.rollout
+    if recipe.runtime == "local" and rollout.workers != 1:
+        raise RecipeError(
+            f"runtime: local has one rollout worker, rollout.workers is {rollout.workers}; "
+            "use runtime: ray"
+        )
+
+    def make(index: int) -> Member:
+        if recipe.runtime == "local":
+            return LocalMember(spec)
+        from agentrl.workers.ray_members import RayMember
+
+        engine = recipe.engine
+        environment = engine.environment() if isinstance(engine, VllmSettings) else {}
+        return RayMember(spec, gpus=rollout.gpus_per_worker, environment=environment)
+
+    trajectories = recipe.sampler.trajectories
+    return Fleet(
+        make,
+        size=rollout.workers,
+        # Enough groups to fill every slot for live episodes, and one that waits for the next.
+        jobs_at_once=max(1, -(-rollout.concurrency // trajectories)) + 1,
+        trajectories=trajectories,
+    )
