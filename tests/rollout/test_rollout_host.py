@@ -1,0 +1,194 @@
+"""A rollout host: groups, limits on live episodes, evaluation, stalls, the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+from rollout_fakes import (
+    CountEnv,
+    RuleEngine,
+    UnforkableCountEnv,
+    ids_of,
+    shape,
+    tokenizer,
+)
+
+from agentrl.core.errors import DataError, RecipeError
+from agentrl.core.types import Message, StopReason, Task
+from agentrl.engine.settings import ScriptedSettings
+from agentrl.rollout.host import HostSpec, RolloutHost
+from agentrl.rollout.oracle import Oracle
+from agentrl.rollout.render import Renderer
+from agentrl.rollout.seeds import derive
+from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
+from agentrl.samplers import ArpoSampler, ChainSampler
+
+
+def spec(sampler=None, **rollout):
+    return HostSpec(
+        env_id="tests:CountEnv",
+        engine=ScriptedSettings(),
+        model="none",
+        sampler=sampler or ChainSampler(trajectories=3),
+        rollout=RolloutSettings(**rollout),
+    )
+
+
+def rule(prompt, seed):
+    return ("stop" if prompt.count("count ") == 2 else f"go {seed % 97}"), 1.0
+
+
+async def started(spec, make_env=CountEnv, engine=None):
+    host = RolloutHost(
+        spec, engine=engine or RuleEngine(rule), tokenizer=tokenizer(), make_env=make_env
+    )
+    await host.start()
+    return host
+
+
+def test_a_spec_crosses_processes():
+    one = spec(ArpoSampler(), concurrency=7)
+    assert pickle.loads(pickle.dumps(one)) == one
+
+
+def test_settings_refuse_a_turn_that_leaves_no_room_for_a_prompt():
+    with pytest.raises(ValueError, match="leaves no room for a prompt"):
+        RolloutSettings(
+            sampling=SamplingSettings(max_tokens_per_turn=64), limits=LimitsSettings(max_tokens=64)
+        )
+
+
+def test_seeds_differ_by_every_part_of_their_name():
+    names = [(), (0,), (1,), ("1",), (0, 1), (1, 0), (0, 1, 0), (10,), ("env",)]
+    seeds = {derive(seed, *name) for seed in (0, 1) for name in names}
+    assert len(seeds) == 2 * len(names)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert derive(7, "turn", 3) == derive(7, "turn", 3)
+
+
+async def test_a_group_depends_on_its_seed_alone():
+    host = await started(spec())
+    first, again, other = [
+        await host.sample_group(Task("t"), seed=seed, group_id="g") for seed in (1, 1, 2)
+    ]
+    await host.close()
+    assert first.id == "g" and first.task_id == "t" and len(first.trees) == 3
+    assert [shape(t) for t in first.trees] == [shape(t) for t in again.trees]
+    assert [shape(t) for t in first.trees] != [shape(t) for t in other.trees]
+    assert {tree.group_id for tree in first.trees} == {"g"}
+
+
+async def test_no_more_episodes_live_than_allowed_and_all_are_played():
+    live, most = 0, 0
+
+    class Counted(CountEnv):
+        async def reset(self, task, *, seed):
+            nonlocal live, most
+            live += 1
+            most = max(most, live)
+            await asyncio.sleep(0)
+            return await super().reset(task, seed=seed)
+
+        async def close(self):
+            nonlocal live
+            live -= self.closed == 0 and self.task.id != "none"
+            await super().close()
+
+    host = await started(spec(concurrency=4), Counted)
+    groups = await asyncio.gather(*(host.sample_group(Task(f"{i}"), seed=i) for i in range(8)))
+    await host.close()
+    assert most == 4 and live == 0
+    assert [len(group.trees) for group in groups] == [3] * 8
+
+
+async def test_evaluation_plays_chains_at_its_own_temperature():
+    engine = RuleEngine(rule)
+    host = await started(spec(ArpoSampler()), engine=engine)
+    group = await host.evaluate(Task("t"), seed=0, samples=2, temperature=0.0)
+    assert len(group.trees) == 2 and group.id == "eval/t"
+    assert {sampling.temperature for _, sampling in engine.calls} == {0.0}
+    engine.calls.clear()
+    await host.evaluate(Task("t"), seed=0)
+    assert {sampling.temperature for _, sampling in engine.calls} == {1.0}
+    await host.close()
+
+
+async def test_weights_and_versions_pass_through():
+    host = await started(spec())
+    await host.load_weights(Path("weights"), 3)
+    group = await host.sample_group(Task("t"), seed=0)
+    assert host.version == 3 and group.trees[0].turns[0].policy_version == 3
+    assert len(await host.score([1, 2, 3])) == 2
+    await host.close()
+    await host.close()
+    with pytest.raises(RuntimeError, match="not started, or closed"):
+        await host.sample_group(Task("t"), seed=0)
+
+
+async def test_a_branching_sampler_is_refused_on_an_environment_without_a_fork():
+    with pytest.raises(RecipeError, match="UnforkableCountEnv has forkable = 'no'"):
+        await started(spec(ArpoSampler()), UnforkableCountEnv)
+
+
+async def test_a_stuck_environment_is_named():
+    release = asyncio.Event()
+
+    async def wait(env, action):
+        await release.wait()
+
+    host = await started(spec(ChainSampler(trajectories=1)), lambda: CountEnv(on_step=wait))
+    playing = asyncio.create_task(host.sample_group(Task("t9"), seed=0, group_id="g"))
+    await asyncio.sleep(0.03)
+    (stall,) = host.stalled(0.01)
+    assert (stall.environment, stall.task_id, stall.phase) == ("CountEnv", "t9", "step")
+    assert host.stalled() == []
+    release.set()
+    await playing
+    assert host.stalled(0.0) == []
+    await host.close()
+
+
+async def test_code_that_blocks_the_event_loop_is_named_from_outside(caplog):
+    async def block(env, action):
+        time.sleep(0.4)
+
+    with caplog.at_level(logging.WARNING, logger="agentrl.rollout.watchdog"):
+        host = await started(
+            spec(ChainSampler(trajectories=1), stall_seconds=0.1, limits={"max_turns": 1}),
+            lambda: CountEnv(on_step=block),
+        )
+        await host.sample_group(Task("t"), seed=0)
+        await host.close()
+    assert "event loop has been blocked" in caplog.text and "block (" in caplog.text
+    assert "CountEnv has been in step" in caplog.text
+
+
+class GoldEnv(CountEnv):
+    """Three actions in order, the last of which terminates."""
+
+    def gold_action(self, task, turn):
+        return ["look", "look", f"stop {task.id}"][turn] if turn < 3 else None
+
+
+async def test_an_oracle_plays_gold_actions_through_the_whole_path():
+    renderer = Renderer(tokenizer())
+    tasks = [Task(name) for name in ("t", "t2", "x")]
+    oracle = await Oracle.of(GoldEnv(), tasks, renderer)
+    engine = RuleEngine(lambda prompt, seed: (oracle(prompt), 0.0))
+    host = await started(spec(), GoldEnv, engine)
+    for task in tasks:
+        group = await host.sample_group(task, seed=0)
+        for tree in group.trees:
+            assert tree.leaves == {2: StopReason.TERMINATED} and tree.turns[2].reward == 3.0
+            assert tree.turns[2].action_ids.tolist() == ids_of(f"stop {task.id}")
+    await host.close()
+    with pytest.raises(DataError, match="no task of the oracle"):
+        oracle("something else")
+    end = renderer.decode(renderer.prompt_ids((Message.of("user", "task t"),)))
+    with pytest.raises(DataError, match="no gold action for turn 3"):
+        oracle(end + "look look stop t")
