@@ -15,7 +15,7 @@ def search_tool(
     max_result_chars: int = 8000,
     timeout: float = 120.0,
 ) -> Tool:
-    """A tool `search(query)` that shows the `topk` best passages, cut at `max_result_chars`.
+    """A tool `search(query)` that shows the `topk` best passages in `max_result_chars` characters.
 
     It has no state, so an environment that holds it forks freely; the limit on calls in an
     episode is the environment's (`ToolEnv`'s `max_tool_calls`). `timeout` is in seconds.
@@ -29,6 +29,7 @@ def search_tool(
         Args:
             query: A few words that the passage holds.
         """
-        return told(await retriever.search(query, topk), style=style)
+        hits = await retriever.search(query, topk)
+        return told(hits, style=style, max_chars=max_result_chars)
 
     return Tool.of(search, timeout=timeout, max_result_chars=max_result_chars)

@@ -64,9 +64,9 @@ class SearchEnv(ToolEnv):
     Ends: terminated by an answer; truncated after `max_turns` actions.
     Forks: by copying.
 
-    A search shows the `topk` best passages in `result_style`, cut at `max_result_chars`
-    characters; more than `max_searches` are refused. `hops` keeps the questions with those
-    numbers of hops. `retriever` is given or made by the subclass.
+    A search shows the `topk` best passages in `result_style`, the longest cut so that all fit
+    into `max_result_chars` characters; more than `max_searches` searches are refused. `hops`
+    keeps the questions with those numbers of hops. `retriever` is the subclass's.
     """
 
     forkable: ClassVar[Forkable] = "copy"
@@ -99,6 +99,7 @@ class SearchEnv(ToolEnv):
                 "use prompt 'plain', and instructions or the chat template's tools"
             )
         self.topk = topk
+        self.max_result_chars = max_result_chars
         self.result_style = result_style
         self.hops = None if hops is None else tuple(hops)
         self.prompt_style = prompt
@@ -130,7 +131,8 @@ class SearchEnv(ToolEnv):
         Args:
             query: A few words that the passage holds.
         """
-        return told(await self.retriever.search(query, self.topk), style=self.result_style)
+        hits = await self.retriever.search(query, self.topk)
+        return told(hits, style=self.result_style, max_chars=self.max_result_chars)
 
     def tasks(self, split: str) -> Sequence[Task]:
         """One task for each question of `split` that has one of the wanted numbers of hops.
