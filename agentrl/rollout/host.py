@@ -15,7 +15,9 @@ from agentrl.core.errors import EngineError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Float32, Group, Int32, Task
 from agentrl.engine.base import Engine
+from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.episode import LiveEpisode
+from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.player import Episode, Sampler
 from agentrl.rollout.render import Renderer, Tokenizer
 from agentrl.rollout.settings import RolloutSettings, SamplingSettings
@@ -24,6 +26,9 @@ from agentrl.rollout.watchdog import Stall, Watchdog, stalls
 
 if TYPE_CHECKING:
     from agentrl.engine.settings import AnyEngine
+
+ORACLE = "oracle"
+"""Name of the script (`ScriptedSettings.script`) that plays the environment's gold actions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,7 @@ class RolloutHost:
         self._make_env = make_env or partial(_make, spec.env_id, spec.env_args)
         self._stage: Stage | None = None
         self._watchdog: Watchdog | None = None
+        self._oracle: Oracle | None = None
 
     async def start(self) -> None:
         """Build and start the engine and the tokenizer; may be called once."""
@@ -80,7 +86,7 @@ class RolloutHost:
             )
         rollout = self.spec.rollout
         renderer = Renderer(self._given_tokenizer or self._load_tokenizer())
-        engine = self._given_engine or self._build_engine()
+        engine = self._given_engine or self._build_engine(renderer)
         await engine.start()
         self._stage = Stage(
             make_env=self._make_env,
@@ -134,9 +140,9 @@ class RolloutHost:
         """Replace the engine by a new one, at version 0; the old one need not be alive."""
         stage = self._ready
         # A dead engine may fail or hang when it is closed: it is given up either way.
-        with contextlib.suppress(TimeoutError, EngineError):
-            await asyncio.wait_for(stage.engine.close(), timeout=30.0)
-        engine = self._build_engine()
+        with contextlib.suppress(OverdueError, EngineError):
+            await within(stage.engine.close(), 30.0)
+        engine = self._build_engine(stage.renderer)
         await engine.start()
         self._stage = stage.with_engine(engine)
 
@@ -169,6 +175,8 @@ class RolloutHost:
         async def start(task: Task, seed: int) -> Episode:
             return await LiveEpisode.start(stage, task, seed=seed, group_id=group_id)
 
+        if self._oracle is not None:
+            await self._oracle.add([task])
         trees = await sampler.sample(task, start, seed=seed)
         return Group(group_id, task.id, tuple(trees))
 
@@ -178,10 +186,13 @@ class RolloutHost:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(self.spec.tokenizer or self.spec.model)
         return tokenizer
 
-    def _build_engine(self) -> Engine:
-        from agentrl.engine import build  # heavy, and above this room
+    def _build_engine(self, renderer: Renderer) -> Engine:
+        from agentrl.engine import ScriptedSettings, build  # above this room
 
-        return build(self.spec.engine, self.spec.model)
+        settings = self.spec.engine
+        if isinstance(settings, ScriptedSettings) and settings.script == ORACLE:
+            self._oracle = self._oracle or Oracle(self._make_env(), renderer)
+        return build(settings, self.spec.model, script=self._oracle)
 
 
 def _make(env_id: str, env_args: Mapping[str, object]) -> Env:

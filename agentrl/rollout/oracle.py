@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Self
+from collections.abc import Iterable
 
 from agentrl.core.env import Env
 from agentrl.core.errors import DataError
@@ -19,25 +18,24 @@ class Oracle:
     actions follow. An observation that spells the next gold action would be taken for it.
     """
 
-    def __init__(self, env: Env, prompts: Mapping[str, Task]) -> None:
+    def __init__(self, env: Env, renderer: Renderer) -> None:
         self._env = env
-        self._prompts = dict(prompts)
-        self._lengths = sorted({len(prompt) for prompt in prompts}, reverse=True)
+        self._renderer = renderer
+        self._prompts: dict[str, Task] = {}
+        self._lengths: list[int] = []
 
-    @classmethod
-    async def of(cls, env: Env, tasks: Iterable[Task], renderer: Renderer) -> Self:
-        """An oracle for `tasks`, whose prompts must not depend on the episode's seed."""
-        prompts: dict[str, Task] = {}
+    async def add(self, tasks: Iterable[Task]) -> None:
+        """Learn the prompts of `tasks`, which must not depend on the episode's seed."""
         for task in tasks:
-            observation = await env.reset(task, seed=0)
-            prompt = renderer.decode(renderer.prompt_ids(observation, env.tool_schemas))
-            other = prompts.setdefault(prompt, task)
-            if other is not task and other.data != task.data:
+            observation = await self._env.reset(task, seed=0)
+            ids = self._renderer.prompt_ids(observation, self._env.tool_schemas)
+            other = self._prompts.setdefault(self._renderer.decode(ids), task)
+            if other is not task and (other.id, other.data) != (task.id, task.data):
                 raise DataError(
                     f"tasks {other.id!r} and {task.id!r} show the same prompt, so an oracle "
                     "cannot tell which is played"
                 )
-        return cls(env, prompts)
+        self._lengths = sorted({len(prompt) for prompt in self._prompts}, reverse=True)
 
     def __call__(self, context: str) -> str:
         """The gold action that continues `context`."""
@@ -53,6 +51,6 @@ class Oracle:
     def _task_of(self, context: str) -> tuple[Task, int]:
         for length in self._lengths:
             task = self._prompts.get(context[:length])
-            if task is not None and len(context) >= length:
+            if task is not None:
                 return task, length
         raise DataError(f"no task of the oracle has a prompt that starts {context[:60]!r}")

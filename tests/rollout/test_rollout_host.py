@@ -6,6 +6,7 @@ import asyncio
 import logging
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,10 +176,29 @@ class GoldEnv(CountEnv):
         return ["look", "look", f"stop {task.id}"][turn] if turn < 3 else None
 
 
+class SamePromptEnv(CountEnv):
+    async def reset(self, task, *, seed):
+        return (Message.of("user", "same"),)
+
+
+async def test_a_host_plays_the_oracle_when_the_script_says_so(tmp_path):
+    tokenizer().save_pretrained(tmp_path)
+    scripted = replace(spec(), engine=ScriptedSettings(script="oracle"), model=str(tmp_path))
+    host = RolloutHost(scripted, make_env=GoldEnv)
+    await host.start()
+    group = await host.sample_group(Task("t5"), seed=0)
+    await host.restart_engine()
+    again = await host.evaluate(Task("t6"), seed=0, samples=1)
+    await host.close()
+    for tree in (*group.trees, *again.trees):
+        assert tree.leaves == {2: StopReason.TERMINATED}
+
+
 async def test_an_oracle_plays_gold_actions_through_the_whole_path():
     renderer = Renderer(tokenizer())
     tasks = [Task(name) for name in ("t", "t2", "x")]
-    oracle = await Oracle.of(GoldEnv(), tasks, renderer)
+    oracle = Oracle(GoldEnv(), renderer)
+    await oracle.add(tasks)
     engine = RuleEngine(lambda prompt, seed: (oracle(prompt), 0.0))
     host = await started(spec(), GoldEnv, engine)
     for task in tasks:
@@ -187,6 +207,8 @@ async def test_an_oracle_plays_gold_actions_through_the_whole_path():
             assert tree.leaves == {2: StopReason.TERMINATED} and tree.turns[2].reward == 3.0
             assert tree.turns[2].action_ids.tolist() == ids_of(f"stop {task.id}")
     await host.close()
+    with pytest.raises(DataError, match="'t' and 'u' show the same prompt"):
+        await Oracle(SamePromptEnv(), renderer).add([Task("t"), Task("u")])
     with pytest.raises(DataError, match="no task of the oracle"):
         oracle("something else")
     end = renderer.decode(renderer.prompt_ids((Message.of("user", "task t"),)))
