@@ -6,6 +6,7 @@ a table of ids like `agentrl.envs.ENVS`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -46,8 +47,9 @@ class EnvTable(NamedTuple):
     broken: tuple[BrokenPlugin, ...]
 
 
+@functools.cache
 def env_table() -> EnvTable:
-    """All tables, read anew; imports the tables' modules but no environment."""
+    """All tables, read once in a process; imports the tables' modules but no environment."""
     # By name and late: built-ins are found in a bare checkout too, where no metadata is.
     builtin: Mapping[str, str] = importlib.import_module("agentrl.envs").ENVS
     found: dict[str, tuple[EnvEntry, ...]] = {
@@ -158,7 +160,8 @@ def make_env(id: str, **settings: Any) -> Env:
     return cls(**check_settings(id, cls, settings))
 
 
-def env_settings(cls: type[Env]) -> dict[str, inspect.Parameter]:
+@functools.cache
+def env_settings(cls: type[Env]) -> Mapping[str, inspect.Parameter]:
     """The constructor's keyword parameters, those of base classes behind `**kwargs` included."""
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
@@ -203,12 +206,31 @@ def check_settings(id: str, cls: type[Env], settings: Mapping[str, Any]) -> dict
 def _converted(where: str, hint: Any, value: object) -> object:
     if hint is inspect.Parameter.empty:
         return value
-    try:
-        return TypeAdapter(hint).validate_python(value)
-    except PydanticSchemaGenerationError:
-        # A type that is no plain data (an object given by a test): nothing to check against.
+    adapter = _adapter(hint)
+    if adapter is None:
         return value
+    try:
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         said = first["msg"][0].lower() + first["msg"][1:]
         raise RecipeError(f"{where}: {said}, got {first['input']!r}.") from error
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """None for a type that is no plain data (an object that a test gives): nothing to check."""
+    try:
+        hash(hint)
+    except TypeError:
+        build = _cached_adapter.__wrapped__
+    else:
+        build = _cached_adapter
+    try:
+        return build(hint)
+    except PydanticSchemaGenerationError:
+        return None
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)

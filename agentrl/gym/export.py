@@ -152,7 +152,7 @@ def gymnasium_id(id: str) -> str:
 def register_all() -> list[str]:
     """Register every installed environment with Gymnasium; returns the new ids.
 
-    Happens when `agentrl.gym` is imported; call it again for environments installed since.
+    Happens when `agentrl.gym` is imported; doing it twice does no harm.
     """
     new = []
     for id_ in env_ids():

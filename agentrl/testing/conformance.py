@@ -149,10 +149,9 @@ class _Kit:
                 script = await self._record(task, actions)
                 if script is not None:
                     scripts.append(script)
-        forked = (self.tasks[0].id, self.tasks[-1].id)
         for script in scripts:
             await self._guarded("repeat", self._check_repeat(script))
-            if script.task.id in forked:
+            if script.task == self.tasks[0]:
                 await self._guarded("fork", self._check_fork(script))
         for one, other in pairwise(scripts):
             await self._guarded("alone", self._check_alone(one, other))
@@ -361,18 +360,19 @@ class _Kit:
                 return
             if order == "beside":
                 await asyncio.gather(
-                    self._continue("leak", env, script, turn),
-                    self._continue("leak", twin, script, turn),
+                    self._guarded("leak", self._continue("leak", env, script, turn)),
+                    self._guarded("leak", self._continue("leak", twin, script, turn)),
                 )
                 return
             leader, follower = (twin, env) if order.startswith("twin") else (env, twin)
             if order.endswith("strays"):
                 await self._stray(leader)
             else:
-                await self._continue("fork" if leader is twin else "leak", leader, script, turn)
+                rule = "fork" if leader is twin else "leak"
+                await self._guarded(rule, self._continue(rule, leader, script, turn))
             await self._timed(leader.close())
             # A fork that is wrong by itself shows where it goes first; what is left is a leak.
-            await self._continue("leak", follower, script, turn)
+            await self._guarded("leak", self._continue("leak", follower, script, turn))
 
     async def _stray(self, env: Env) -> None:
         """Play actions of another mind to the end."""
