@@ -369,10 +369,8 @@ class RemoteEnv(Env):
         self._connection: Connection | None = None
         self._session = 0
 
-    @property
-    def env_id(self) -> str:
-        """Id of the env that this one stands for."""
-        return self._factory.env_id
+    def __repr__(self) -> str:
+        return f"<RemoteEnv of {self._factory.env_id}>"
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The env's tasks; blocks for one exchange with the host, the first time."""
@@ -427,7 +425,9 @@ class RemoteEnv(Env):
         if connection is not None and connection.alive:
             try:
                 seconds = self._factory.deadlines.close
-                await connection.call("close", session, seconds=seconds, env_id=self.env_id)
+                await connection.call(
+                    "close", session, seconds=seconds, env_id=self._factory.env_id
+                )
             except EnvError:
                 if connection.alive:
                     raise
@@ -444,7 +444,7 @@ class RemoteEnv(Env):
 
     def _live(self) -> Connection:
         if self._connection is None:
-            raise EnvError(f"{self.env_id}: no session is open; reset comes first")
+            raise EnvError(f"{self._factory.env_id}: no session is open; reset comes first")
         return self._connection
 
     async def _call(

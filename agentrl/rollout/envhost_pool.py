@@ -99,7 +99,10 @@ class HostProcess:
         failures = 0
         while True:
             started = loop.time()
-            ending = await self._live_once()
+            try:
+                ending = await self._live_once()
+            except OSError as error:
+                ending = f"environment {self.name} could not be started: {error}"
             self.deaths += 1
             failures = 1 if loop.time() - started > self.settings.stable_seconds else failures + 1
             if failures > self.settings.restarts:
@@ -178,11 +181,12 @@ class HostProcess:
     ) -> str:
         """Ping until the connection ends; returns why it must be killed, or `""`."""
         settings = self.settings
-        while not lost.is_set() and connection.alive:
+        while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.ping_seconds):
                     await lost.wait()
-                    break
+            if lost.is_set() or not connection.alive:
+                break
             ping = asyncio.ensure_future(
                 connection.call("ping", 0, seconds=settings.hang_seconds + 1)
             )

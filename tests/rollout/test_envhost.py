@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentrl.core.errors import DataError, EnvError, RecipeError, RegistryError
+from agentrl.core.fork import fork_env
 from agentrl.core.types import Image, Task, ToolRecord
 from agentrl.rollout.envhost import EnvHost
 from agentrl.rollout.envhost_client import Connection, Deadlines, EnvFactory
@@ -92,6 +93,19 @@ async def test_an_env_that_does_not_fork_by_copy_says_how_it_does(here):
     await env.reset(TASK, seed=0)
     with pytest.raises(TypeError, match="'no'"):
         await env.fork()
+
+
+async def test_a_remote_env_is_branched_by_replay_where_its_class_says_so(here):
+    env = await here.env("Replayed")
+    observations = [await env.reset(TASK, seed=4), (await env.step("a")).observation]
+    twin = await fork_env(
+        env, make=env._factory, task=TASK, seed=4, actions=["a"], observations=observations
+    )
+    assert (await twin.step("b")).observation[0].text == "b"
+    with pytest.raises(EnvError, match=r"in <RemoteEnv of host_envs:Replayed>, turn 0"):
+        await fork_env(
+            env, make=env._factory, task=TASK, seed=4, actions=["c"], observations=observations
+        )
 
 
 @pytest.mark.parametrize(
@@ -323,6 +337,11 @@ async def test_a_host_that_cannot_start_is_given_up_with_its_last_words(tmp_path
     broken.chmod(0o755)
     with pytest.raises(EnvError, match=r"exited with code 9; its last words: no such env.*3 times"):
         await pool_of(python=str(broken), restarts=2)
+
+
+async def test_an_interpreter_that_is_missing_is_said_at_once():
+    with pytest.raises(EnvError, match=r"host-0 could not be started: .*'/nowhere/python'"):
+        await pool_of(python="/nowhere/python", restarts=0)
 
 
 @pytest.mark.slow
