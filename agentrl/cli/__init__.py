@@ -3,3 +3,6 @@
 
 def main() -> None:
     """Run the `agentrl` command."""
+    from agentrl.cli.app import app
+
+    app()

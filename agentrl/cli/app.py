@@ -1,0 +1,148 @@
+"""The commands `agentrl run`, `sft`, `eval`, and the groups `recipe`, `env`, `serve`, `doctor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import agentrl
+from agentrl.cli import env, recipe, serve
+from agentrl.cli.doctor import doctor
+from agentrl.cli.errors import Commands
+from agentrl.core.errors import CheckpointError
+
+app = typer.Typer(
+    name="agentrl",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Branching, multi-turn reinforcement learning of language-model agents.",
+)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(env.app, name="env")
+app.add_typer(serve.app, name="serve")
+app.command()(doctor)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings to change, as in train.iterations=20.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE.")]
+
+_QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        Console().print(f"agentrl {agentrl.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the logs of vLLM, Ray and the others.")
+    ] = False,
+) -> None:
+    """Branching, multi-turn reinforcement learning of language-model agents."""
+    # Environments of the user's own lie in the working directory; appended, so that no folder of
+    # theirs hides an installed package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    if not verbose:
+        warnings.simplefilter("ignore")
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    *,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the run's newest checkpoint.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Play two episodes through everything but the update."),
+    ] = False,
+    out: Out = None,
+) -> None:
+    """Train the policy of a recipe by reinforcement learning."""
+    from agentrl.recipe.load import load
+
+    loaded = load(recipe, overrides or ())
+    if dry_run:
+        from agentrl.trainer.dry_run import dry_run as play
+
+        play(loaded)
+        return
+    from agentrl.trainer.run import run as train
+
+    train(loaded, out=out, resume=resume)
+
+
+@app.command()
+def sft(recipe: Recipe, overrides: Overrides = None, *, out: Out = None) -> None:
+    """Warm-start a policy by imitating the environment's demonstrations."""
+    from agentrl.recipe.load import load
+
+    loaded = load(recipe, overrides or (), purpose="sft")
+    from agentrl.trainer.sft import sft as imitate
+
+    imitate(loaded, out=out)
+
+
+@app.command("eval")
+def evaluate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    *,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="A run's folder, a policy's folder or a hub id; default the recipe's."),
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Evaluate a policy on the tasks that a recipe evaluates on."""
+    from agentrl.recipe.load import load
+
+    loaded = load(recipe, overrides or (), purpose="eval")
+    chosen = None if policy is None else find_policy(policy)
+    from agentrl.trainer.evaluate import evaluate_recipe
+
+    evaluate_recipe(loaded, policy=chosen, out=out)
+
+
+def find_policy(name: str) -> str:
+    """The policy in run folder `name`, or `name` itself (a policy's folder or a hub id).
+
+    Raises CheckpointError on a folder that holds no policy in the layout of the model hubs.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    for candidate in (folder, folder / "policy"):
+        if (candidate / "config.json").is_file():
+            return str(candidate)
+    raise CheckpointError(
+        f"{folder}: holds no policy (no config.json, nor a folder policy/ with one). A finished "
+        "run has its policy in policy/; a checkpoint holds the state of training instead"
+    )

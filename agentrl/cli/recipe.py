@@ -1,0 +1,61 @@
+"""`agentrl recipe`: what a recipe says, and whether it can work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from agentrl.core.errors import RecipeError
+from agentrl.recipe.check import Purpose
+from agentrl.recipe.load import differences, dump, load, load_with_source
+from agentrl.recipe.source import find_recipe, read_source
+
+app = typer.Typer(help="Show and check recipes.", no_args_is_help=True)
+
+
+@app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, as in train.iterations=20.")
+    ] = None,
+) -> None:
+    """Show every setting of a recipe, then those that differ from the defaults, and why."""
+    loaded = load_with_source(recipe, overrides or (), purpose=_purpose(recipe))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(dump(loaded.recipe))
+    console.print("# differs from the defaults:")
+    for place, value, default in differences(loaded.recipe):
+        was = "" if default is None else f" (default {default})"
+        origin = loaded.source.origin(place)
+        console.print(f"#   {'.'.join(place)} = {value}{was}, {origin}")
+
+
+@app.command()
+def check(
+    recipes: Annotated[list[str], typer.Argument(help="Recipe files, or names of shipped ones.")],
+) -> None:
+    """Check recipes without starting anything; exit code 2 where one cannot work."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    mistakes = []
+    for recipe in recipes:
+        try:
+            load(recipe, purpose=_purpose(recipe))
+        except RecipeError as error:
+            mistakes.append(str(error))
+        else:
+            console.print(f"{recipe}: ok")
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+
+
+def _purpose(recipe: str) -> Purpose:
+    """What a recipe is for, by what it says: imitation, evaluation alone, or training."""
+    data = read_source(find_recipe(recipe)).data
+    engine = data.get("engine")
+    if data.get("sft") is not None:
+        return "sft"
+    only_asked = isinstance(engine, dict) and engine.get("type") in ("openai", "scripted")
+    return "eval" if only_asked else "run"

