@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -82,7 +82,11 @@ class VllmEngine:
                 "room for a completion; raise engine.max_model_len or lower limits.max_tokens"
             )
         started = time.perf_counter()
-        answer = await _wait(loop.submit(ids, _params(sampling, room)))
+        try:
+            params = _params(sampling, room)
+        except ValueError as error:
+            raise EngineError(f"vllm refuses {sampling}: {error}") from error
+        answer = await _wait(loop.submit(ids, params))
         return _completion(answer, time.perf_counter() - started)
 
     async def score(self, token_ids: Sequence[int] | Int32) -> Float32:
@@ -146,11 +150,32 @@ class VllmEngine:
 
         if self._settings.threads is not None:
             torch.set_num_threads(self._settings.threads)
+        _tolerate_numba()
         config = _config(self._settings, self._model)
         engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         engine.collective_rpc("report_entropy")
         self._limit = config.model_config.max_model_len
         return engine
+
+
+def _tolerate_numba() -> None:
+    """Let vLLM's scan of all loaded modules pass over llvmlite's handle of its library.
+
+    On a CPU vLLM 0.32 looks into the `__dict__` of every module attribute. That of llvmlite's
+    handle, which numba (and so a search index in this process) loads, is a function of the
+    library and no mapping.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.triton_utils import dispatcher
+
+    def instance_dict(value: object) -> Mapping[str, object]:
+        found = vars(value)
+        return found if isinstance(found, Mapping) else {}
+
+    dispatcher.vars = instance_dict
 
 
 def _config(settings: VllmSettings, model: str) -> VllmConfig:

@@ -15,7 +15,7 @@ class Display:
     """Prints to `console`; quiet where it is not a terminal except for whole lines."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=False, highlight=False)
+        self.console = console or Console(highlight=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, what: str) -> Iterator[None]:
@@ -36,7 +36,12 @@ class Display:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        ) as progress:
             progress.add_task(what, total=total)
             yield progress
 
@@ -78,7 +83,9 @@ def plot(
         return f"{title}: no points"
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     low, high = min(ys), max(ys)
-    span_y, span_x = (high - low) or 1.0, (max(xs) - min(xs)) or 1
+    if low == high:
+        return f"{title}: {low:.3f} throughout"
+    span_y, span_x = high - low, (max(xs) - min(xs)) or 1
     grid = [[" "] * width for _ in range(height)]
     for x, y in points:
         column = round((x - min(xs)) / span_x * (width - 1))

@@ -139,7 +139,7 @@ async def _imitate(loop: Loop, demonstrations: Iterator[Demonstration], renderer
     stream = batches(
         demonstrations,
         renderer,
-        size=settings.demonstrations_per_step,
+        size=settings.sequences_per_step,
         pack_tokens=recipe.learner.pack_tokens,
     )
     begun, losses = time.monotonic(), []
