@@ -109,7 +109,7 @@ class EvalSettings(Settings):
 
 
 class SftSettings(Settings):
-    """`agentrl sft`: `steps` updates, each imitating `sequences_per_step` demonstrations of the env.
+    """`agentrl sft`: `steps` updates, each on `sequences_per_step` of the env's demonstrations.
 
     It ends early where an evaluation (`eval.every`) reaches the score `stop_at`, so that
     reinforcement learning finds something left to learn.
