@@ -72,18 +72,6 @@ def _policy(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
             resolve_model(policy.model)
         except RecipeError as error:
             yield Problem(("policy", "model"), f"policy.model: {error}.")
-    if policy.reference is None:
-        return
-    try:
-        resolve_model(policy.reference)
-    except RecipeError as error:
-        yield Problem(("policy", "reference"), f"policy.reference: {error}.")
-    if recipe.learner.loss.kl == 0.0:
-        yield Problem(
-            ("policy", "reference"),
-            "policy.reference: nothing reads it while learner.loss.kl is 0.0. Set "
-            "learner.loss.kl above 0, or leave the reference out.",
-        )
 
 
 def _rollout(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:

@@ -55,15 +55,14 @@ class NewModelSettings(Settings):
 class PolicySettings(Settings):
     """The model being trained: a built-in name (`tiny/search`), a folder or a hub id.
 
-    With `new` the model is built from nothing under that name, for `agentrl sft`. `reference` is
-    the frozen policy of the KL term, by default the policy as the run found it. After each sync
+    With `new` the model is built from nothing under that name, for `agentrl sft`. After each sync
     the engine's log-probabilities of probe tokens may differ from the learner's by at most
     `probe_bound` nats, by default what the engine's dtype explains (see `agentrl.engine.probe`).
+    The reference of the KL term (`learner.loss.kl`) is `model` as the run found it.
     """
 
     model: str
     new: NewModelSettings | None = None
-    reference: str | None = None
     probe_bound: float | None = Field(default=None, gt=0.0)
 
     @property

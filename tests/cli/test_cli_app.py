@@ -109,7 +109,7 @@ def test_recipe_check_tells_all_recipes_and_fails_for_one(tmp_path, monkeypatch)
     assert result.stderr.splitlines() == [
         "x.yaml:3: policy.model: field required.",
         "x.yaml:3: unknown setting 'policy.modle'. Did you mean 'model'? Known here: model, new, "
-        "reference, probe_bound.",
+        "probe_bound.",
     ]
 
 

@@ -137,10 +137,19 @@ MISTAKES = {
         "x.yaml:9: learner.loss: `constant` is read only with aggregation 'constant', not "
         "'token_mean'.",
     ),
-    "a reference that nothing reads": (
-        ("{model: tiny/search}", "{model: tiny/search, reference: tiny/search}"),
-        "x.yaml:4: policy.reference: nothing reads it while learner.loss.kl is 0.0. Set "
-        "learner.loss.kl above 0, or leave the reference out.",
+    "a cluster that nothing joins": (
+        ("name: example", "name: example\nruntime: local\ncluster: auto"),
+        "x.yaml:4: cluster: nothing reads it while runtime is 'local'.",
+    ),
+    "workers without processes": (
+        ("credit:", "runtime: local\nrollout: {workers: 2}\ncredit:"),
+        "x.yaml:7: rollout.workers: 2 workers need a process each, and runtime is 'local'. Use "
+        "1, or runtime 'ray'.",
+    ),
+    "sampling that the learner does not follow": (
+        ("credit:", "rollout: {sampling: {top_p: 0.9}}\ncredit:"),
+        "x.yaml:6: rollout.sampling.top_p: the learner's log-probabilities are over the whole "
+        "vocabulary, so training needs top_p = 1.0 and top_k = 0.",
     ),
     "an engine that cannot be trained": (
         ("credit:", "engine: {type: openai, base_url: https://host/v1}\ncredit:"),
