@@ -37,6 +37,7 @@ ROOT_STATE = "reset"
 """State key of the first turn: all lines of a group start from one state."""
 
 _NO_TOKENS = np.zeros(0, np.int32)
+_NO_REWARDS: dict[str, float] = {}  # one for all turns: most environments name no components
 
 log = logging.getLogger(__name__)
 
@@ -428,7 +429,7 @@ class LiveEpisode:
             policy_version=completion.policy_version,
             entropy_kind=completion.entropy_kind,
             reward=0.0 if result is None else float(result.reward),
-            rewards={} if info is None else dict(info.rewards),
+            rewards=dict(info.rewards) if info and info.rewards else _NO_REWARDS,
             state_key=self._state_key,
             tool_calls=() if info is None else info.tool_calls,
             malformed_calls=0 if info is None else info.malformed_calls,

@@ -12,7 +12,7 @@ import numpy as np
 
 from agentrl.core.env import Observation
 from agentrl.core.errors import ContractError, SetupError
-from agentrl.core.types import Image, Int32, Message
+from agentrl.core.types import Image, Int32, Message, Text
 
 INLINE = "inline"
 """Role of a message that continues the policy's own turn verbatim."""
@@ -130,7 +130,7 @@ class Renderer:
         self._prompts: dict[tuple[Observation, str], Int32] = {}
         self._frames: dict[tuple[str, ...], _Frame | None] = {}
         self._stops: dict[tuple[str, ...], StopRule] = {}
-        self._close = ""
+        self._end_text = ""
         self._end_ids: frozenset[int] = frozenset()
         self.rewrites_history = False
         if tokenizer.chat_template is not None:
@@ -255,11 +255,11 @@ class Renderer:
     def _read_template(self) -> None:
         """Find how the template closes an assistant's turn and whether it rewrites past ones."""
         asked, said = Message.of("user", "u"), Message.of("assistant", _MARK)
-        self._close = self._render([asked, said], generation=False).rpartition(_MARK)[2]
-        ids = self._encode(self._close)
+        ids = self._encode(self._render([asked, said], generation=False).rpartition(_MARK)[2])
         added = self._core.get_added_tokens_decoder()
         if len(ids) and int(ids[0]) in added:
             self._end_ids = frozenset({int(ids[0])})
+            self._end_text = self.decode(ids[:1])
         thought = Message.of("assistant", "<think>\nwhy\n</think>\n\nsaid")
         before = self._render([asked, thought], generation=False)
         after = self._render([asked, thought, asked], generation=False)
@@ -284,7 +284,7 @@ class Renderer:
             added = "".join(parts)
         else:
             added = self._suffix(messages)
-        return added[len(self._end_text(added)) :] if ended else added
+        return added.removeprefix(self._end_text) if ended else added
 
     def _suffix(self, messages: Sequence[Message]) -> str:
         dummy = [Message.of("user", "u"), Message.of("assistant", _MARK), *messages]
@@ -314,17 +314,12 @@ class Renderer:
             edges.append(built == self._suffix([Message.of(role, probe) for role in roles]))
         return _Frame(tuple(pieces), edges[1]) if edges[0] else None
 
-    def _end_text(self, added: str) -> str:
-        """The spelling of the end-of-turn token that `added` starts with, or nothing."""
-        for token in self._end_ids:
-            text = self._core.decode([token], skip_special_tokens=False)
-            if added.startswith(text):
-                return text
-        return ""
-
 
 def _text(message: Message) -> str:
-    if any(isinstance(part, Image) for part in message.parts):
+    parts = message.parts
+    if len(parts) == 1 and isinstance(parts[0], Text):
+        return parts[0].text
+    if any(isinstance(part, Image) for part in parts):
         raise ContractError(
             f"a message of role {message.role!r} holds an image; this renderer is for text"
         )
