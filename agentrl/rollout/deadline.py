@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,18 +21,30 @@ async def within(work: Coroutine[object, object, T], seconds: float) -> T:
     cancellation, or cleans up for ever, holds up nobody. Work that blocks the event loop itself
     (synchronous code) cannot be interrupted from inside the process.
     """
-    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    waiter: asyncio.Future[None] = loop.create_future()
+    # What asyncio.wait does, at half its cost: this runs twice in every turn.
+    timer = loop.call_later(seconds, _wake, waiter)
+    task.add_done_callback(partial(_wake, waiter))
     try:
-        await asyncio.wait((task,), timeout=seconds)
+        await waiter
     except asyncio.CancelledError:
         abandon(task)
         raise
+    finally:
+        timer.cancel()
     if not task.done():
         abandon(task)
         raise OverdueError
     if task.cancelled():
         raise RuntimeError("cancelled itself")
     return task.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def abandon(task: asyncio.Future[T]) -> None:

@@ -181,6 +181,7 @@ class SamePromptEnv(CountEnv):
         return (Message.of("user", "same"),)
 
 
+@pytest.mark.slow  # loads a tokenizer by its folder, as a run does
 async def test_a_host_plays_the_oracle_when_the_script_says_so(tmp_path):
     tokenizer().save_pretrained(tmp_path)
     scripted = replace(spec(), engine=ScriptedSettings(script="oracle"), model=str(tmp_path))
