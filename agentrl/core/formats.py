@@ -105,9 +105,8 @@ class Format(ABC):
         blocks: list[_Block] = []
         at = 0
         # A chat template may open the thought itself; the action then only closes it.
-        first = self._tag.search(text)
         closing = text.find("</think>")
-        if first and closing >= 0 and "<think>" not in text[:closing]:
+        if closing >= 0 and "<think>" not in text[:closing]:
             think.append(text[:closing].strip())
             at = closing + len("</think>")
         while match := self._tag.search(text, at):
@@ -284,7 +283,8 @@ class JsonFormat(Format):
         if "answer" in names:
             return Parsed(answer=_one_answer(blocks), think=think)
         if "tool_call" not in names:
-            return Parsed(answer=blocks[0].body.strip(), think=think)
+            text = "".join(block.body for block in blocks)
+            return Parsed(answer=text.strip(), think=think)
         first = names.index("tool_call")
         if "" in names[first:]:
             raise _MalformedError(

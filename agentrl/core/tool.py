@@ -167,7 +167,7 @@ class Tool:
         return _cut(_as_text(result), self.max_result_chars)
 
     async def _run(self, values: Mapping[str, Any]) -> object:
-        if inspect.iscoroutinefunction(inspect.unwrap(self.function)):
+        if _is_async(self.function):
             running: asyncio.Future[object] = asyncio.ensure_future(
                 _awaited(self.function(**values))
             )
@@ -183,7 +183,11 @@ class Tool:
             running.cancel()
             running.add_done_callback(_consume)
             raise ToolError(f"{self.name} did not answer within {self.timeout:g} s.")
-        return running.result()
+        result = running.result()
+        if isinstance(result, Coroutine):
+            result.close()
+            raise EnvError(f"tool {self.name} returned a coroutine: define it with `async def`")
+        return result
 
     def rebound(self, old: object, new: object) -> Tool:
         """A tool with its function bound to `new` where it is a method bound to `old`."""
@@ -197,6 +201,12 @@ def quoted(name: object) -> str:
     text = str(name)
     text = text if len(text) <= 40 else text[:40] + "..."
     return repr(text.replace("<", "(").replace(">", ")"))
+
+
+def _is_async(function: ToolFunction) -> bool:
+    # Not unwrapped: a decorator decides anew whether it is asynchronous.
+    called = function if inspect.isroutine(function) else function.__call__
+    return inspect.iscoroutinefunction(called)
 
 
 async def _awaited(awaitable: object) -> object:
@@ -275,7 +285,7 @@ def _signature(function: ToolFunction, skip_first: bool, name: str) -> _Signatur
             ) from error
         if one.default is one.empty:
             required.append(one.name)
-    description, documented = _docstring(inspect.getdoc(function) or "")
+    description, documented = _docstring(inspect.cleandoc(target.__doc__ or ""))
     if not description:
         raise ContractError(f"tool {name} has no docstring: it is what the policy reads of it")
     schema = _schema(validators, tuple(required), documented)

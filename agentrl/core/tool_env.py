@@ -143,7 +143,7 @@ class ToolEnv(Env):
             first = (Message.of("system", system),) if system else ()
             prompt = (*first, Message.of("user", prompt))
         self._task = task
-        self._state_key = _hash(task.id, str(seed), *_texts(prompt))
+        self._state_key = _hash(task.id, *_texts(prompt))
         return prompt
 
     async def step(self, action: str) -> StepResult:

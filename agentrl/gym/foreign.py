@@ -117,9 +117,12 @@ class FromGymnasium(Env):
         return StepResult(observation, value, terminated, truncated, info)
 
     async def close(self) -> None:
-        """Close the environment and its thread; may be called twice."""
+        """Close the environment and its thread; may be called twice.
+
+        Where a call still hangs, both are left behind: closing would wait for it.
+        """
         env, self._env, self._playing = self._env, None, False
-        if env is not None:
+        if env is not None and self._thread.idle:
             await self._blocking(env.close)
         self._thread.close()
 

@@ -21,6 +21,12 @@ class LoopThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._calls: set[object] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no blocking call is still running, an abandoned one included."""
+        return not self._calls
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start `coroutine` on the thread."""
@@ -43,15 +49,21 @@ class LoopThread:
 
     async def call(self, function: Callable[[], T]) -> T:
         """The result of a blocking `function`; does not block the calling event loop."""
+        calls, this = self._calls, object()
 
         async def blocking() -> T:
-            return function()
+            calls.add(this)
+            try:
+                return function()
+            finally:
+                calls.discard(this)
 
         return await asyncio.wrap_future(self.submit(blocking()))
 
     def close(self) -> None:
-        """Stop the thread once it is idle; may be called twice."""
+        """Stop the thread once it is idle; may be called twice, and the thread used again."""
         loop, self._loop, self._thread = self._loop, None, None
+        self._calls = set()
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
 

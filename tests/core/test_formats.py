@@ -122,6 +122,7 @@ def test_xml_converts_the_only_argument_and_refuses_what_it_cannot():
         ("It is Oslo. ", Parsed(answer="It is Oslo.")),
         ("It is <answer>Oslo</answer>", Parsed(answer="Oslo")),
         ("hm</think>\n\nOslo", Parsed(answer="Oslo", think="hm")),
+        ("It is <think>so</think>Oslo", Parsed(answer="It is Oslo", think="so")),
     ],
 )
 def test_json_reads_calls_answers_and_thoughts(text, parsed):

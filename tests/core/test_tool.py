@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from typing import Annotated, Literal
@@ -301,3 +302,30 @@ def test_the_text_parameter_is_the_only_required_scalar():
     assert Tool.of(search).text_parameter == "query"
     assert Tool.of(two).text_parameter is None
     assert Tool.of(many).text_parameter is None
+
+
+async def test_a_decorated_tool_is_run_as_what_it_is_now():
+    def awaited_inside(function):
+        @functools.wraps(function)
+        def wrapper(x: int) -> str:
+            return asyncio.run(function(x))
+
+        return wrapper
+
+    async def double(x: int) -> str:
+        """Double."""
+        return str(2 * x)
+
+    class Doubler:
+        async def __call__(self, x: int) -> str:
+            """Double."""
+            return str(2 * x)
+
+    def forgetful(x: int) -> object:
+        """Forget to await."""
+        return double(x)
+
+    assert await Tool.of(awaited_inside(double)).call({"x": 2}) == "4"
+    assert await Tool.of(Doubler(), name="doubler").call({"x": 2}) == "4"
+    with pytest.raises(EnvError, match="returned a coroutine: define it with `async def`"):
+        await Tool.of(forgetful).call({"x": 2})

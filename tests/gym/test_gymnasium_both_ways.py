@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -197,4 +198,19 @@ async def test_an_exception_of_the_env_is_an_env_error():
     await env.reset(env.tasks("train")[0], seed=0)
     with pytest.raises(EnvError, match=r"toy/Parrot-v0 failed: RuntimeError: the parrot fell off"):
         await env.step("crash")
+    await env.close()
+
+
+async def test_a_hanging_env_can_be_closed_and_reset_afresh():
+    env = corridor()
+    task = env.tasks("train")[0]
+    first = await env.reset(task, seed=0)
+    release = threading.Event()
+    env._env.unwrapped.step = lambda action: release.wait(10)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(env.step("left"), 0.05)
+    await asyncio.wait_for(env.close(), 1)
+    assert await asyncio.wait_for(env.reset(task, seed=0), 1) == first
+    assert (await env.step("left")).observation
+    release.set()
     await env.close()
