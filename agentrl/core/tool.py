@@ -205,7 +205,7 @@ def quoted(name: object) -> str:
 
 def _is_async(function: ToolFunction) -> bool:
     # Not unwrapped: a decorator decides anew whether it is asynchronous.
-    called = function if inspect.isroutine(function) else function.__call__
+    called = function if inspect.isroutine(function) else type(function).__call__
     return inspect.iscoroutinefunction(called)
 
 
