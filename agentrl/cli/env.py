@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -14,26 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agentrl.cli.errors import Commands
 from agentrl.core.env import Env, Observation, StepResult
-from agentrl.core.errors import (
-    AgentRLError,
-    DataError,
-    EnvError,
-    RecipeError,
-    RegistryError,
-    SetupError,
-    nearest,
-)
+from agentrl.core.errors import RecipeError, nearest
 from agentrl.core.registry import env_table, make_env
 from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Task
 from agentrl.core.wrappers import Wrapper
 from agentrl.testing import RULES, check_env
 
-USER_ERROR: Final = 2
-FAILED: Final = 1
-
-app = typer.Typer(help="List, check and play environments.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="List, check and play environments.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(help='An id of `env list`, "module:Class" or "gym:EnvId".')]
 Args = Annotated[
@@ -60,12 +48,9 @@ def list_envs() -> None:
 def check(id: Id, arg: Args = None) -> None:
     """Check an environment against its contract; exit code 1 where it breaks a rule."""
     console = Console()
-    try:
-        settings = _settings(arg or ())
-        make_env(id, **settings)
-        report = asyncio.run(check_env(lambda: make_env(id, **settings)))
-    except AgentRLError as error:
-        _stop(error)
+    settings = _settings(arg or ())
+    make_env(id, **settings)
+    report = asyncio.run(check_env(lambda: make_env(id, **settings)))
     for rule in report.checked:
         console.print(f"[green]ok[/green]      {RULES[rule]}")
     for rule, reason in report.skipped:
@@ -86,26 +71,11 @@ def play(
     One line is one action; end a line with a backslash to go on in the next. `:gold` plays the
     gold action, `:quit` (or the end of the input) leaves.
     """
-    try:
-        env = make_env(id, **_settings(arg or ()))
-        asyncio.run(_play(env, _task(env, split, task), seed))
-    except AgentRLError as error:
-        _stop(error)
-
-
-def _stop(error: AgentRLError) -> None:
-    """Print `error` and leave with its exit code; one that is no message for a user is raised."""
-    user = isinstance(error, (RecipeError, RegistryError, SetupError, DataError))
-    if not user and not isinstance(error, EnvError):
-        raise error
-    Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-    raise typer.Exit(USER_ERROR if user else FAILED) from error
+    env = make_env(id, **_settings(arg or ()))
+    asyncio.run(_play(env, _task(env, split, task), seed))
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    # A class given as "module:Class" may lie beside the user; appended, so that it hides nothing.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -5,7 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from agentrl.cli.env import app
+from agentrl.cli.app import app
 
 RUN = CliRunner()
 
@@ -26,13 +26,15 @@ class AlwaysRight(ToolEnv):
 
 
 def test_list_shows_ids_and_packages():
-    done = RUN.invoke(app, ["list"], env={"COLUMNS": "200"})
+    done = RUN.invoke(app, ["env", "list"], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     assert "demo/calculator" in done.output and "agentrl.envs.search:FactsSearchEnv" in done.output
 
 
 def test_check_names_the_rules_that_hold():
-    done = RUN.invoke(app, ["check", "demo/guess", "--arg", "highest=9"], env={"COLUMNS": "200"})
+    done = RUN.invoke(
+        app, ["env", "check", "demo/guess", "--arg", "highest=9"], env={"COLUMNS": "200"}
+    )
     assert done.exit_code == 0
     assert "step after the end raises" in done.output
     assert "keeps its contract on 2 tasks" in done.output
@@ -49,7 +51,7 @@ def test_check_names_the_rules_that_hold():
     ],
 )
 def test_a_mistake_of_the_user_ends_with_its_message_and_code_two(arguments, message):
-    done = RUN.invoke(app, arguments)
+    done = RUN.invoke(app, ["env", *arguments])
     assert done.exit_code == 2
     assert message in done.stderr and "Traceback" not in done.stderr
 
@@ -60,14 +62,14 @@ def test_check_of_a_bad_env_beside_the_user_lists_its_rules_and_ends_with_one(
     (tmp_path / "bad_env_here.py").write_text(BAD_ENV)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    done = RUN.invoke(app, ["check", "bad_env_here:AlwaysRight"])
+    done = RUN.invoke(app, ["env", "check", "bad_env_here:AlwaysRight"])
     assert done.exit_code == 1
     assert "- gold actions end the episode and earn more than spoiled ones: " in done.stderr
 
 
 def test_play_runs_an_episode_at_the_keyboard():
     keys = ":gold\nthree\n<add>1 + \\\n2</add>\n:gold\n"
-    done = RUN.invoke(app, ["play", "demo/calculator", "--task", "train-3"], input=keys)
+    done = RUN.invoke(app, ["env", "play", "demo/calculator", "--task", "train-3"], input=keys)
     assert done.exit_code == 0
     assert "What is 32 + 44 + 34?" in done.output and "<result>76</result>" in done.output
     assert "malformed calls: 1" in done.output and "<result>3</result>" in done.output
@@ -75,6 +77,6 @@ def test_play_runs_an_episode_at_the_keyboard():
 
 
 def test_play_ends_with_the_input():
-    done = RUN.invoke(app, ["play", "demo/guess", "--split", "eval"], input="49\n")
+    done = RUN.invoke(app, ["env", "play", "demo/guess", "--split", "eval"], input="49\n")
     assert done.exit_code == 0
     assert "left after 1 turns, return so far 0" in done.output
