@@ -21,8 +21,15 @@ class CreditMethod(Protocol):
         """Which leaves train, and their advantages."""
         ...
 
-    def __call__(self, table: TurnTable, row_weights: Float64) -> Credit:
-        """Credit of all turns."""
+    def __call__(
+        self,
+        table: TurnTable,
+        row_weights: Float64,
+        *,
+        levels: Levels | None = None,
+        leaves: LeafAdvantages | None = None,
+    ) -> Credit:
+        """Credit of all turns; `levels` and `leaves` where they are known already."""
         ...
 
 
@@ -47,6 +54,7 @@ def row_weights(
     constant: float | None = None,
     *,
     trains: Bool | None = None,
+    levels: Levels | None = None,
 ) -> RowWeights:
     """Weights so that sum of w * (token terms) / denominator is the aggregation over the table.
 
@@ -60,7 +68,7 @@ def row_weights(
     A shared turn counts once for each trajectory that passes through it. `trains` (L,) leaves
     trajectories out; their weight is 0. With nothing to train the denominator is 1.
     """
-    tokens = path_sums(Levels.of(table), table.tokens.astype(np.float64))[table.leaf_turn]
+    tokens = path_sums(levels or Levels.of(table), table.tokens.astype(np.float64))[table.leaf_turn]
     counts = tokens > 0
     if trains is not None:
         counts &= trains
@@ -85,6 +93,10 @@ def assign(
     constant: float | None = None,
 ) -> Assigned:
     """Credit by `method` over the trajectories that it trains, with the loss's denominator."""
-    leaves = method.compare(table)
-    weights, denominator = row_weights(table, aggregation, constant, trains=leaves.trains)
-    return Assigned(method(table, weights), denominator, leaves)
+    levels = Levels.of(table)
+    leaves = method.compare(table, levels)
+    weights, denominator = row_weights(
+        table, aggregation, constant, trains=leaves.trains, levels=levels
+    )
+    credit = method(table, weights, levels=levels, leaves=leaves)
+    return Assigned(credit, denominator, leaves)

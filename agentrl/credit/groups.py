@@ -94,7 +94,12 @@ class GroupBaseline(Settings):
 
 def _spread(group: Int64, returns: Float64, counted: Bool, n_groups: int) -> Float64:
     """Largest minus smallest counted return of each group (G,); 0 where none is counted."""
-    low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
-    np.minimum.at(low, group[counted], returns[counted])
-    np.maximum.at(high, group[counted], returns[counted])
-    return np.where(high >= low, high - low, 0.0)
+    spread = np.zeros(n_groups)
+    order = np.argsort(group, kind="stable")  # In a table of whole groups it is the identity.
+    chosen = order[counted[order]]
+    if len(chosen):
+        starts = np.flatnonzero(np.diff(group[chosen], prepend=-1))
+        value = returns[chosen]
+        high, low = np.maximum.reduceat(value, starts), np.minimum.reduceat(value, starts)
+        spread[group[chosen[starts]]] = high - low
+    return spread

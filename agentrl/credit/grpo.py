@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from agentrl.core.types import Float64
-from agentrl.credit.groups import GroupBaseline
+from agentrl.credit.groups import GroupBaseline, LeafAdvantages
 from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
 from agentrl.credit.table import Credit, TurnTable
 
@@ -21,10 +21,20 @@ class GrpoCredit(GroupBaseline):
 
     type: Literal["grpo"] = "grpo"
 
-    def __call__(self, table: TurnTable, row_weights: Float64) -> Credit:
-        """Credit of all turns; `row_weights` (L,) as from `aggregate.row_weights`."""
-        levels = Levels.of(table)
-        leaves = self.compare(table, levels)
+    def __call__(
+        self,
+        table: TurnTable,
+        row_weights: Float64,
+        *,
+        levels: Levels | None = None,
+        leaves: LeafAdvantages | None = None,
+    ) -> Credit:
+        """Credit of all turns; `row_weights` (L,) as from `aggregate.row_weights`.
+
+        `levels` and `leaves` are the table's and `compare`'s, where they are known already.
+        """
+        levels = levels or Levels.of(table)
+        leaves = leaves or self.compare(table, levels)
         return soft_credit(table, levels, leaves.advantage, leaves.trains * row_weights)
 
 
