@@ -49,6 +49,10 @@ class Display:
         """One line."""
         self.console.print(text)
 
+    def text(self, text: str) -> None:
+        """Text that is not ours: shown as it is, never read as markup."""
+        self.console.print(text, markup=False)
+
     def iteration(self, number: int, total: int, metrics: Mapping[str, float]) -> None:
         """One training iteration in one line."""
         m = metrics
@@ -58,7 +62,7 @@ class Display:
             f"  branches {m['rollout/branches']:4.0f}"
             f"  calls {m['rollout/tool_calls']:5.0f}"
             f"  entropy {m['policy/entropy_mean']:5.3f}"
-            f"  clipped {m.get('train/clip_fraction', 0.0):6.4f}"
+            f"  clipped {_clipped(m):6.4f}"
             f"  tok/s {m['rollout/tokens_per_second']:6.0f}"
             f"  {m['time/iteration_seconds']:5.1f} s"
         )
@@ -66,13 +70,23 @@ class Display:
     def evaluation(self, name: str, result: Interval, tasks: int) -> None:
         """One evaluation in one line."""
         self.console.print(
-            f"[bold cyan]eval[/]  {name} {100 * result.value:5.1f} %"
-            f"  [{100 * result.low:.1f}, {100 * result.high:.1f}]  on {tasks} unseen tasks"
+            f"[bold cyan]eval[/]  {name} {shown(name, result)} on {tasks} unseen tasks"
         )
 
     def curve(self, title: str, points: Sequence[tuple[int, float]]) -> None:
         """The learning curve as a small plot."""
         self.console.print(plot(title, points), markup=False)
+
+
+def shown(name: str, interval: Interval) -> str:
+    """`interval` as a person reads it: a component in per cent, the reward (any range) as it is."""
+    if name == "reward":
+        return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
+    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * value for value in interval))
+
+
+def _clipped(metrics: Mapping[str, float]) -> float:
+    return sum(metrics.get(f"train/clip_fraction_{side}", 0.0) for side in ("low", "high"))
 
 
 def plot(

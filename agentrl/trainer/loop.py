@@ -88,31 +88,35 @@ class Loop:
     async def train(self) -> list[Evaluation]:
         """Run the remaining iterations; returns all evaluations, first to last."""
         settings = self.recipe.train
-        await self._push(self.iteration)
-        if self.recipe.eval.at_start and self.iteration == 0:
-            await self._evaluate()
+        before = await self._push(self.iteration)
+        if self.iteration == 0:
+            if self.recipe.eval.at_start:
+                before |= await self._evaluate()
+            self.log.write(0, before)
         while self.iteration < settings.iterations and not self._budget_is_spent():
             started = time.monotonic()
             sampled = self._ahead or await self._sample(self.iteration)
             self._ahead = None
             metrics = await self._improve(sampled)
             self.iteration += 1
-            probe = await self._push(self.iteration)
-            lost = self._failures()
-            metrics |= probe | lost
+            metrics |= await self._push(self.iteration)
+            metrics |= self._failures()
             metrics["time/iteration_seconds"] = time.monotonic() - started
-            evaluate = self.recipe.eval.every and self.iteration % self.recipe.eval.every == 0
-            if evaluate:
+            self.display.iteration(self.iteration, settings.iterations, metrics)
+            if self._evaluation_is_due():
                 metrics |= await self._evaluate()
             self.log.write(self.iteration, metrics)
-            self.display.iteration(self.iteration, settings.iterations, metrics)
             if settings.save_every and self.iteration % settings.save_every == 0:
                 await asyncio.to_thread(self.save)
-        done = self.evaluations and self.evaluations[-1].iteration == self.iteration
-        if self.recipe.eval.at_end and not done:
-            self.log.write(self.iteration, await self._evaluate())
         await asyncio.to_thread(self.save)
         return self.evaluations
+
+    def _evaluation_is_due(self) -> bool:
+        settings = self.recipe.eval
+        last = self.iteration >= self.recipe.train.iterations or self._budget_is_spent()
+        return bool(settings.at_end and last) or bool(
+            settings.every and self.iteration % settings.every == 0
+        )
 
     # -- one iteration ------------------------------------------------------------------------
 
@@ -155,8 +159,9 @@ class Loop:
             found = await asyncio.to_thread(
                 self.learner.update, step.batch.rows, step.batch.denominator
             )
-            # The first step is still on the behaviour policy: its differences are the engine's.
-            metrics |= {k: v for k, v in found.items() if number == 0 or "logprob_diff" not in k}
+            # The first update is still on the behaviour policy: only its differences are the
+            # engine's, those of later ones are also the updates'.
+            metrics |= {k: v for k, v in found.items() if number == 0 or "/behavior_" not in k}
         update_seconds = time.monotonic() - started
         self.spent += spent(sampled.groups)
         metrics |= {

@@ -12,7 +12,7 @@ from agentrl.core.errors import CheckpointError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
-from agentrl.trainer.display import Display
+from agentrl.trainer.display import Display, shown
 from agentrl.trainer.loop import Evaluation
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.session import open_session
@@ -143,14 +143,13 @@ def _finish(
     ]
     display.curve("reward of the training episodes by iteration", rewards)
     if len(evaluations) > 1:
-        points = [(e.iteration, 100 * e.interval.value) for e in evaluations]
-        display.curve(f"{name} on unseen tasks by iteration, in %", points)
+        points = [(e.iteration, e.interval.value) for e in evaluations]
+        display.curve(f"{name} on unseen tasks by iteration", points)
     if gain is not None and before and after:
         display.line(
-            f"[bold green]{name} {100 * before.interval.value:.1f} % -> "
-            f"{100 * after.interval.value:.1f} %[/], a gain of {100 * gain.value:+.1f} points "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] on {len(before.scores_P)} unseen "
-            f"tasks in {seconds / 60:.1f} minutes"
+            f"[bold green]{name} {shown(name, before.interval)} -> {shown(name, after.interval)}[/]"
+            f" on {len(before.scores_P)} unseen tasks: a gain of {shown(name, gain)}"
+            f"{'' if name == 'reward' else ' points'} in {seconds / 60:.1f} minutes"
         )
     if recipe.expect:
         display.line(f"expected: {recipe.expect}")
