@@ -160,7 +160,7 @@ class LearnerGroup:
 
     def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
         """See `Learner.update`; the rows are dealt to the ranks, the heaviest first."""
-        hands = deal_rows(rows, len(self.actors))
+        hands = deal_rows(rows, len(self._open()))
         reports: list[dict[str, float]] = self._gather(
             [
                 actor.update.remote([rows[i] for i in hand], denominator, hand)
@@ -171,7 +171,7 @@ class LearnerGroup:
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.logprobs`, in the order of `rows`."""
-        hands = deal_rows(rows, len(self.actors))
+        hands = deal_rows(rows, len(self._open()))
         parts: list[list[Float32]] = self._gather(
             [
                 actor.logprobs.remote([rows[i] for i in hand])
@@ -211,14 +211,18 @@ class LearnerGroup:
         self.actors = []
 
     def _all(self, method: str, *arguments: object) -> list:  # type: ignore[type-arg]
-        return self._gather([getattr(actor, method).remote(*arguments) for actor in self.actors])
+        return self._gather([getattr(actor, method).remote(*arguments) for actor in self._open()])
+
+    def _open(self) -> list:  # type: ignore[type-arg]
+        """The ranks, while there are any."""
+        if not self.actors:
+            raise LearnerError("the learner is closed: a rank failed, or close() was called")
+        return self.actors
 
     def _gather(self, calls: list) -> list:  # type: ignore[type-arg]
         """Results in order; at the first failure the group ends and the cause is raised."""
         import ray
 
-        if not calls:
-            raise LearnerError("the learner is closed: a rank failed, or close() was called")
         waiting = list(calls)
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1)
