@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import multiprocessing
 import statistics
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,14 +25,12 @@ import numpy as np
 
 from agentrl.core.env import Env, Observation, StepInfo, StepResult
 from agentrl.core.types import (
-    ROOT,
     Float32,
     Group,
     Int32,
     Message,
     Task,
     TrajectoryTree,
-    Turn,
 )
 from agentrl.engine.base import Completion, Sampling
 from agentrl.rollout.episode import LiveEpisode
@@ -38,7 +38,7 @@ from agentrl.rollout.render import Renderer, Tokenizer
 from agentrl.rollout.settings import LimitsSettings, SamplingSettings
 from agentrl.rollout.stage import Stage
 from agentrl.samplers import ChainSampler
-from agentrl.samplers.lines import turn_seed
+from agentrl.samplers.lines import play_to_end, turn_seed
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -428,31 +428,53 @@ def steps(kit: Kit) -> None:
     print(f"    bare steps of the same environment: {count / floor.cpu:,.0f} per CPU second")
 
 
+class FreshEngine(InstantEngine):
+    """Arrays of its own for every completion, as a real engine returns them."""
+
+    async def generate(self, prompt_ids: Sequence[int] | Int32, sampling: Sampling) -> Completion:
+        """A copy of the completion."""
+        one = self.completion
+        return replace(
+            one,
+            token_ids=one.token_ids.copy(),
+            logprobs=one.logprobs.copy(),
+            entropies=one.entropies.copy(),
+        )
+
+
 def memory(kit: Kit) -> None:
-    """Bytes per token of 256 trees, median 1,500 tokens, at most 16,384, half of them sampled."""
+    """Bytes per token of 256 trajectories: median 1,500 tokens, at most 16,384, half sampled."""
+    passage = PASSAGE * 4
+    each = 2 * len(kit.renderer.prompt_ids((Message.of("user", passage),)))
     rng = np.random.default_rng(0)
-    sizes = np.minimum(rng.lognormal(np.log(1500), 1.0, ROLLOUTS), 16_384).astype(int)
+    sizes = np.minimum(rng.lognormal(np.log(1500), 1.0, ROLLOUTS), 16_384)
+    engine = FreshEngine(np.resize(kit.action, each // 2))
+
+    class Reads(TalkEnv):
+        async def step(self, action: str) -> StepResult:
+            return (await super().step(action))._replace(observation=(Message.of("user", passage),))
+
+    async def play() -> list[TrajectoryTree]:
+        trees = []
+        for size in sizes:
+            turns = max(round(float(size) / each), 1)
+            one_stage = stage(kit, engine, partial(Reads, turns), 1)
+            episode = await LiveEpisode.start(one_stage, Task("t"), seed=0)
+            trees.append(await play_to_end(episode, seed=0, key=(0,)))
+        return trees
+
+    asyncio.run(play())
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    trees = []
-    for size in sizes:
-        tree = TrajectoryTree("t", np.zeros(64, np.int32))
-        node, left = ROOT, int(size) - 64
-        while left > 0:
-            half = min(left, 256) // 2 + 1
-            turn = Turn(
-                action_ids=np.zeros(half, np.int32),
-                logprobs=np.zeros(half, np.float32),
-                entropies=np.zeros(half, np.float32),
-                observation_ids=np.zeros(half, np.int32),
-                state_key=f"state {left}",
-            )
-            node, left = tree.add(node, turn), left - 2 * half
-        trees.append(tree)
+    trees = asyncio.run(play())
+    gc.collect()
     used = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     tokens = sum(len(tree.context_ids(len(tree.turns) - 1)) for tree in trees)
+    shown = [turn for tree in trees for turn in tree.turns]
+    sampled = sum(len(turn.action_ids) for turn in shown) / tokens
     show("trajectory memory", used / tokens, "bytes/token", 10)
+    print(f"    {len(shown)} turns, {tokens} tokens, {sampled:.0%} of them sampled")
 
 
 def show(
@@ -478,12 +500,12 @@ ROWS = {row.__name__: row for row in (scheduler, scheduler_http, loop, straggler
 def main() -> None:
     """Run the rows named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
     made = tokenizer()
     ids = made.backend_tokenizer.encode(PASSAGE * 2, add_special_tokens=False).ids
     end = made.backend_tokenizer.encode("<|im_end|>", add_special_tokens=False).ids
     kit = Kit(Renderer(made), np.asarray(ids[: ACTION_TOKENS - 1] + end, np.int32))
-    for name in parser.parse_args().rows:
+    for name in parser.parse_args().rows or ROWS:
         ROWS[name](kit)
 
 
