@@ -84,7 +84,7 @@ class VllmEngine:
         started = time.perf_counter()
         try:
             params = _params(sampling, room)
-        except ValueError as error:
+        except Exception as error:  # vLLM's own validation error is no ValueError
             raise EngineError(f"vllm refuses {sampling}: {error}") from error
         answer = await _wait(loop.submit(ids, params))
         return _completion(answer, time.perf_counter() - started)

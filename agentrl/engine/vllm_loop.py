@@ -148,13 +148,13 @@ class EngineLoop:
         if request.future.cancelled():
             return
         prompt = {"type": "token", "prompt_token_ids": request.token_ids}
+        self._running[request.id] = (request.future, self.version)
         try:
             engine.add_request(request.id, prompt, request.params)
-        except (ValueError, TypeError) as error:  # vLLM refuses this one; the others go on
+        except Exception as error:  # vLLM refuses this one; the others go on
+            del self._running[request.id]
             if request.future.set_running_or_notify_cancel():
                 request.future.set_exception(EngineError(f"vllm refused a request: {error}"))
-            return
-        self._running[request.id] = (request.future, self.version)
 
     def _load(self, engine: LLMEngine, item: _Load) -> None:
         if not item.future.set_running_or_notify_cancel():
