@@ -139,16 +139,18 @@ def test_the_checkout_has_no_second_copy_of_the_plug_in_folders():
         assert not (ROOT / "agentrl" / folder).exists()
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_load_nothing_heavy(module):
+def test_light_modules_load_nothing_heavy():
     probe = (
-        f"import importlib, sys; importlib.import_module({module!r}); "
-        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+        "import importlib, sys\n"
+        f"for name in {LIGHT!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    loaded = sorted(set({HEAVY!r}) & set(sys.modules))\n"
+        "    assert not loaded, f'{name} loads {loaded}'\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_agentrl_itself_loads_only_the_standard_library():

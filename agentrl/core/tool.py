@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import json
 import re
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias, get_type_hints
@@ -16,11 +14,12 @@ from typing import Any, NamedTuple, TypeAlias, get_type_hints
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from agentrl.core.errors import AgentRLError, ContractError, EnvError, ToolError, nearest
+from agentrl.core.threads import in_thread
 
 ToolFunction: TypeAlias = Callable[..., object]
 
-POLICY_ERRORS = (ToolError, ValueError, ArithmeticError, LookupError)
-"""What a tool may raise to refuse a call; any other exception is a failure of the environment."""
+POLICY_ERRORS = (ValueError, ArithmeticError, LookupError)
+"""What a tool may raise beside `ToolError` to refuse a call; any other exception is a failure."""
 
 _SCALARS = ("string", "integer", "number", "boolean")
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
@@ -41,9 +40,8 @@ class Tool:
     """A function that the policy can call, with its schema, deadline and limit on results.
 
     `timeout` is in seconds, `max_result_chars` in characters. A synchronous function runs in a
-    thread of its own: past the deadline the call is refused and the thread is left to end by
-    itself (Python cannot stop one), as a daemon that keeps no process alive. An asynchronous
-    function is cancelled; it must not block the event loop.
+    thread: past the deadline the call is refused and the thread is left to end by itself (Python
+    cannot stop one). An asynchronous function is cancelled; it must not block the event loop.
     """
 
     function: ToolFunction
@@ -150,29 +148,27 @@ class Tool:
 
         Raises:
             ToolError: wrong arguments, deadline passed, or the function refused (`POLICY_ERRORS`).
-            EnvError: the function failed in any other way.
+            EnvError: the function failed in any other way; other errors of ours pass through.
         """
         values = self.validate(arguments)
         try:
             result = await self._run(values)
-        except ToolError:
+        except AgentRLError:
             raise
         except POLICY_ERRORS as error:
             said = _cut(str(error), 500) or "no message"
             raise ToolError(f"{self.name}: {type(error).__name__}: {said}") from error
-        except AgentRLError:
-            raise
         except Exception as error:
             raise EnvError(f"tool {self.name} failed: {type(error).__name__}: {error}") from error
         return _cut(_as_text(result), self.max_result_chars)
 
     async def _run(self, values: Mapping[str, Any]) -> object:
         if _is_async(self.function):
-            running: asyncio.Future[object] = asyncio.ensure_future(
-                _awaited(self.function(**values))
-            )
+            awaitable = self.function(**values)
+            assert isinstance(awaitable, Coroutine)
         else:
-            running = _in_thread(functools.partial(self.function, **values))
+            awaitable = in_thread(functools.partial(self.function, **values))
+        running: asyncio.Task[object] = asyncio.ensure_future(awaitable)
         try:
             # Not wait_for: it would wait for a function that swallows its cancellation.
             done, _ = await asyncio.wait({running}, timeout=self.timeout)
@@ -209,51 +205,9 @@ def _is_async(function: ToolFunction) -> bool:
     return inspect.iscoroutinefunction(called)
 
 
-async def _awaited(awaitable: object) -> object:
-    assert isinstance(awaitable, Coroutine)
-    return await awaitable
-
-
 def _consume(future: asyncio.Future[object]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def _in_thread(function: Callable[[], object]) -> asyncio.Future[object]:
-    """The result of `function`, run in a fresh daemon thread.
-
-    Not the event loop's executor: a few hanging tools would fill it and starve all others, and
-    the interpreter would wait for them at exit.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[object] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: object, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        result: object = None
-        error: BaseException | None = None
-        try:
-            result = context.run(function)
-        except StopIteration as stop:
-            error = EnvError(f"a tool raised StopIteration: {stop}")
-        except BaseException as caught:
-            error = caught
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:
-            # The loop closed while the tool ran: nobody is left to hear of it.
-            return
-
-    threading.Thread(target=work, name="agentrl-tool", daemon=True).start()
-    return future
 
 
 @functools.lru_cache(maxsize=512)

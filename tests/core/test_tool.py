@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from agentrl.core.errors import ContractError, EngineError, EnvError, ToolError
+from agentrl.core.errors import ContractError, DataError, EngineError, EnvError, ToolError
 from agentrl.core.tool import Tool
 
 
@@ -199,6 +199,8 @@ async def test_what_a_tool_raises_is_a_refusal_or_a_failure_of_the_environment()
             "network": ConnectionError("refused"),
             "bug": AttributeError("no such thing"),
             "stop": StopIteration("x"),
+            "exit": SystemExit(1),
+            "data": DataError("x.jsonl:3: no id"),
         }
         raise kinds[kind]
 
@@ -217,6 +219,10 @@ async def test_what_a_tool_raises_is_a_refusal_or_a_failure_of_the_environment()
         await tool.call({"kind": "bug"})
     with pytest.raises(EnvError, match="StopIteration"):
         await tool.call({"kind": "stop"})
+    with pytest.raises(EnvError, match="SystemExit: 1"):
+        await tool.call({"kind": "exit"})
+    with pytest.raises(DataError, match="no id"):
+        await tool.call({"kind": "data"})
 
 
 async def test_cancelling_a_call_cancels_an_asynchronous_tool():
