@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from agentrl.core.errors import DataError
 from agentrl.core.retrieval import Hit
 
@@ -85,11 +83,8 @@ class Bm25Index:
             raise DataError(f"none of the {len(corpus)} passages to index has a word in it")
         engine = bm25s.BM25(k1=scoring.k1, b=scoring.b, method="lucene", backend="numpy")
         engine.index((numbers, vocabulary), create_empty_token=False, show_progress=False)
-        postings = Postings(
-            np.ascontiguousarray(engine.scores["data"], np.float32),
-            np.ascontiguousarray(engine.scores["indices"], np.int32),
-            np.ascontiguousarray(engine.scores["indptr"], np.int64),
-        )
+        found = engine.scores
+        postings = Postings.of(found["data"], found["indices"], found["indptr"])
         return cls(corpus, postings, vocabulary, scoring=scoring, backend=backend)
 
     def __len__(self) -> int:

@@ -30,7 +30,7 @@ from .sources import read_corpus
 
 _VERSION = 1
 _META = "meta.json"
-_ARRAYS = ("scores.npy", "documents.npy", "starts.npy", "offsets.npy")
+_ARRAYS = ("scores.npy", "documents.npy", "starts.npy", "peaks.npy", "offsets.npy")
 _TEXTS = ("vocabulary.txt", "passages.bin")
 
 
@@ -103,7 +103,7 @@ def open_index(folder: Path, *, backend: Backend | None = None) -> Bm25Index:
         DataError: the folder does not hold a whole index of this version.
     """
     meta = _meta(folder)
-    arrays = {name: np.load(folder / name, mmap_mode="r") for name in _ARRAYS[:3]}
+    arrays = {name: np.load(folder / name, mmap_mode="r") for name in _ARRAYS[:-1]}
     lines = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
     vocabulary = dict(zip(lines, range(len(lines)), strict=True))
     # `asarray` keeps the mapping and drops the memmap type, which compiled code does not know.
