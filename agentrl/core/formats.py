@@ -22,7 +22,10 @@ from agentrl.core.types import Message, ToolCall
 FormatName: TypeAlias = Literal["xml", "json"]
 
 _UNKNOWN_TAG = re.compile(r"<(\w{1,40})>")
-_CONTROL = re.compile(r"<\|(?=[^<>|\n]{1,40}\|>)")
+# The renderer turns text that spells a special token into it: those of Qwen, Llama and Gemma.
+_CONTROL = re.compile(
+    r"<(?=\|[^<>|\n]{1,40}\|>|/?s>|(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Format(ABC):
 
     def neutral(self, text: str) -> str:
         """`text` in which no tag of this format, and no control token, can be read as one."""
-        return _CONTROL.sub("&lt;|", self._tag_like.sub("&lt;", text))
+        return _CONTROL.sub("&lt;", self._tag_like.sub("&lt;", text))
 
     def _blocks(self, text: str, think: list[str]) -> list[_Block]:
         """Tagged blocks and the free text between them (name ""), in order."""
