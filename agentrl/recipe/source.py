@@ -78,6 +78,8 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}:1: an alias (*name) stands inside its own anchor") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     for override in overrides:
@@ -117,8 +119,8 @@ class _Reader:
 
 
 def _scalar(node: yaml.Node) -> Any:
-    if node.tag == "tag:yaml.org,2002:timestamp":
-        return node.value  # No setting is a date; as text it gets an ordinary message.
+    if node.tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:binary"):
+        return node.value  # No setting is a date or bytes; as text it gets an ordinary message.
     return yaml.SafeLoader("").construct_object(node)
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,53 @@ def test_recipe_show_prints_a_recipe_that_loads_and_where_settings_come_from(tmp
     again = tmp_path / "shown.yaml"
     again.write_text(result.stdout)
     assert runner.invoke(app, ["recipe", "check", str(again)]).exit_code == 0
+
+
+def test_commands_hand_the_recipe_and_the_options_to_the_trainer(tmp_path, monkeypatch) -> None:
+    calls: list[tuple[str, str, dict]] = []
+
+    def stub(module: str, function: str) -> None:
+        def called(recipe, **options: object) -> None:
+            calls.append((function, recipe.name, options))
+
+        fake = types.SimpleNamespace(**{function: called})
+        monkeypatch.setitem(sys.modules, f"agentrl.trainer.{module}", fake)
+
+    stub("run", "run")
+    stub("dry_run", "dry_run")
+    stub("sft", "sft")
+    stub("evaluate", "evaluate_recipe")
+    out = str(tmp_path / "out")
+    for arguments in (
+        ["run", "arpo_search", "name=other", "--resume", "--out", out],
+        ["run", "arpo_search", "--dry-run"],
+        ["sft", "sft_search", "--out", out],
+        ["eval", "grpo_search", "--policy", "Qwen/Qwen3-1.7B"],
+    ):
+        assert runner.invoke(app, arguments).exit_code == 0
+    assert calls == [
+        ("run", "other", {"out": Path(out), "resume": True}),
+        ("dry_run", "arpo_search", {}),
+        ("sft", "sft_search", {"out": Path(out)}),
+        ("evaluate_recipe", "grpo_search", {"policy": "Qwen/Qwen3-1.7B", "out": None}),
+    ]
+
+
+def test_an_environment_in_the_working_directory_is_found(tmp_path, monkeypatch) -> None:
+    (tmp_path / "homegrown.py").write_text(
+        "from agentrl.core.env import Env\n"
+        "class Mine(Env):\n"
+        "    forkable = 'replay'\n"
+        "    async def reset(self, task, *, seed): return ()\n"
+        "    async def step(self, action): raise NotImplementedError\n"
+    )
+    (tmp_path / "x.yaml").write_text(
+        "name: x\nenv: {id: 'homegrown:Mine'}\npolicy: {model: some/model}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    result = runner.invoke(app, ["recipe", "check", "x.yaml"])
+    assert (result.exit_code, result.stdout) == (0, "x.yaml: ok\n")
 
 
 def test_a_policy_is_found_in_its_run(tmp_path) -> None:

@@ -169,6 +169,46 @@ def test_settings_are_frozen_and_the_default_credit_is_grpo() -> None:
         recipe.seed = 3  # type: ignore[misc]
 
 
+_scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 9), st.floats(allow_nan=True), st.text(max_size=5),
+    st.sampled_from(["1e-6", "2020-01-01", "chain", "arpo", "on", "search/facts", "tiny/search"]),
+    st.dates(), st.binary(max_size=3),
+)  # fmt: skip
+_keys = st.sampled_from(sorted({part for place in all_places(Recipe) for part in place}))
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.dictionaries(_keys, _values, max_size=8), valid=st.booleans())
+def test_whatever_stands_in_a_recipe_the_answer_is_a_recipe_or_a_recipe_error(
+    data, valid, tmp_path_factory
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "x.yaml"
+    base = {"name": "x", "env": {"id": "search/facts"}, "policy": {"model": "m"}} if valid else {}
+    path.write_text(yaml.safe_dump({**base, **data}, allow_unicode=True))
+    try:
+        recipe = load(path)
+    except RecipeError as error:
+        assert all(line.startswith(str(path)) for line in str(error).splitlines())
+    else:
+        assert recipe.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\t", "x", "a: &a [*a]", "? [1]\n: 2", "!!python/name:os.system x", "\x00", "a: !x 1"],
+)
+def test_odd_files_are_recipe_errors(text: str, tmp_path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"x\.yaml"):
+        load(path)
+
+
 OWN = {"policy", "train", "eval", "sft", "log"}
 """Sections whose keys are read outside this room, under these names or as `settings`."""
 
@@ -180,18 +220,21 @@ def test_no_key_of_the_schema_is_dead() -> None:
         for path in (ROOT / "agentrl").rglob("*.py")
         if path.parent.name != "recipe"
     )
+    # Pairs of a name and what is read from it, as in `policy.model`; they may overlap.
+    read = set(re.findall(r"(?=\b(\w+)\.(\w+))", code))
+    keys_read = {key for _, key in read}
     places = set(all_places(Recipe))
     dead = []
     for place in sorted(places):
         *above, key = place
         if key == "type" or any(other[:-1] == place for other in places):
             continue  # What a type chose, or a section: its keys are looked for instead.
-        holder = (
-            r"\w+" if above and above[0] not in OWN else "|".join([*above, "settings", "recipe"])
-        )
-        if key == "model" and above == ["policy"]:
-            key = "(model|path)"
-        if not re.search(rf"\b({holder})\.{key}\b", code):
+        if above and above[0] not in OWN:
+            found = key in keys_read
+        else:
+            keys = {"model", "path"} if place == ("policy", "model") else {key}
+            found = any((one, k) in read for one in (*above, "settings", "recipe") for k in keys)
+        if not found:
             dead.append(".".join(place))
     assert dead == []
 
