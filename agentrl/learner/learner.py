@@ -100,8 +100,9 @@ class Learner:
                 seed=seed,
             )
 
+        self._with_reference = objective == "policy" and settings.loss.kl > 0
         self._reference: PackedPolicy | None = None
-        if objective == "policy" and settings.loss.kl > 0 and settings.lora is None:
+        if self._with_reference and settings.lora is None:
             self._reference = load(trained=False).to(self.device).requires_grad_(False)
         self._policy = load(trained=True).to(self.device)
         # Without ZeRO's own optimizer DeepSpeed clips in silence; the norm is wanted too.
@@ -117,14 +118,17 @@ class Learner:
 
         The loss is the sum over all ranks' rows and tokens / `denominator` (see `Batch`); each row
         is a micro-batch. Without a trained token on any rank nothing changes. `row_ids` name the
-        rows in errors. Raises `LearnerError` on a log-probability or gradient that is not finite;
-        the weights are then to be loaded from a checkpoint.
+        rows in errors. Raises `ContractError` on a row that cannot be trained, before anything
+        happens, and `LearnerError` on a log-probability or gradient that is not finite: the
+        learner is then of no further use, a new one is to load a checkpoint.
         """
         if not denominator > 0:
             raise ContractError(f"the batch's denominator must be positive, got {denominator}")
         started = time.perf_counter()
         names = range(len(rows)) if row_ids is None else row_ids
         kept = [(i, row) for i, row in zip(names, rows, strict=True) if row.trained_tokens]
+        for row_id, row in kept:
+            _check(row, row_id)
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         count = self._largest(len(kept))
         for index in range(count):
@@ -134,7 +138,10 @@ class Learner:
         total = dict(zip(SUMS, self._summed(sums).tolist(), strict=True))
         rate = self.settings.optimizer.rate(self.updates)
         norm = self._step(rate) if count else 0.0
-        return metrics(total, denominator, objective=self.objective) | {
+        means = metrics(
+            total, denominator, objective=self.objective, with_reference=self._with_reference
+        )
+        return means | {
             "train/gradient_norm": norm,
             "train/learning_rate": rate if count else 0.0,
             "train/updates": float(self.updates),
@@ -143,6 +150,8 @@ class Learner:
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""
+        for index, row in enumerate(rows):
+            _check(row, index)
         found: list[Float32] = []
         for index in range(self._largest(len(rows))):
             row = rows[index] if index < len(rows) else _empty_row()
@@ -264,12 +273,6 @@ class Learner:
     def _inputs(self, row: Row) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids (T,), positions (T,) and the indices (N,) of trained tokens."""
         trained = np.flatnonzero(row.weight)
-        first = trained[row.positions[trained] == 0]
-        if len(first):
-            raise ContractError(
-                f"token {int(first[0])} is the first of its sequence and cannot be trained: "
-                "nothing predicts it"
-            )
         columns = (row.token_ids, row.positions, trained)
         token_ids, positions, indices = (
             torch.from_numpy(np.asarray(column, np.int64)).to(self.device) for column in columns
@@ -287,7 +290,7 @@ class Learner:
 
     @torch.no_grad()
     def _reference_logprobs(self, row: Row) -> Tensor | None:
-        if self.objective == "nll" or not self.settings.loss.kl:
+        if not self._with_reference:
             return None
         if self._reference is None:  # with adapters, the policy without them is the reference
             with self._policy.without_adapters():
@@ -385,6 +388,24 @@ class Learner:
     def _meet(self) -> None:
         if self._world > 1:
             torch.distributed.barrier()
+
+
+def _check(row: Row, row_id: int) -> None:
+    """Raise where a trained token has no predecessor or a number that is not finite."""
+    trained = np.flatnonzero(row.weight)
+    first = trained[row.positions[trained] == 0]
+    if len(first):
+        raise ContractError(
+            f"row {row_id}: token {first[0]} is the first of its sequence and cannot be trained: "
+            "nothing predicts it"
+        )
+    columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
+    finite = np.isfinite([column[trained] for column in columns]).all(axis=0)
+    if not finite.all():
+        raise ContractError(
+            f"row {row_id}: the credit or the behaviour log-probability of token "
+            f"{trained[~finite][0]} is not finite: so it came from the credit or the engine"
+        )
 
 
 def _empty_row() -> Row:

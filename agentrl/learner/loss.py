@@ -143,12 +143,16 @@ def token_sums(
 
 
 def metrics(
-    sums: Mapping[str, float], denominator: float, *, objective: Objective
+    sums: Mapping[str, float],
+    denominator: float,
+    *,
+    objective: Objective,
+    with_reference: bool = False,
 ) -> dict[str, float]:
     """Means over the global batch's trained tokens, under the names that a run logs.
 
     `train/loss` is divided by `denominator`, as the loss itself. Without a trained token only
-    `train/loss` and `train/tokens` are given, both 0.0.
+    `train/loss` and `train/tokens` are given, both 0.0; without a reference, no KL to it.
     """
     result = {"train/loss": sums["loss"] / denominator, "train/tokens": sums["tokens"]}
     if not sums["tokens"]:
@@ -163,6 +167,7 @@ def metrics(
             "train/clip_fraction_low": mean["clipped_low"],
             "train/clip_fraction_high": mean["clipped_high"],
             "train/clip_fraction_dual": mean["clipped_dual"],
-            "train/reference_kl": mean["reference_kl"],
         }
+        if with_reference:
+            result["train/reference_kl"] = mean["reference_kl"]
     return result

@@ -220,10 +220,23 @@ def test_a_log_probability_that_is_not_finite_names_its_row(
         learner.update([good, good, bad], 5.0)
 
 
+def test_a_row_that_cannot_be_trained_leaves_no_trace(
+    model_folder: Path, rows: Sequence[Row], tmp_path: Path
+):
+    learner = Learner(settings(), model_folder)
+    bad = Row.sequence([1, 2, 3], weight=[0, 1, 1], behavior_logprobs=[0, -1, float("nan")])
+    with pytest.raises(ContractError, match=r"row 1: .*behaviour log-probability of token 2 is"):
+        learner.update([rows[0], bad], 20.0)
+    learner.update(rows, 20.0)
+    clean = Learner(settings(), model_folder)
+    clean.update(rows, 20.0)
+    assert largest_difference(weights(learner, tmp_path), weights(clean, tmp_path)) == 0.0
+
+
 def test_the_first_token_of_a_sequence_cannot_be_trained(model_folder: Path):
     learner = Learner(settings(), model_folder)
     row = join_rows([Row.sequence([1, 2], weight=[0, 1]), Row.sequence([3, 4], weight=[1, 1])])
-    with pytest.raises(ContractError, match="token 2 is the first of its sequence"):
+    with pytest.raises(ContractError, match="row 0: token 2 is the first of its sequence"):
         learner.update([row], 5.0)
     with pytest.raises(ContractError, match="denominator must be positive, got 0"):
         learner.update([row], 0.0)
@@ -257,6 +270,14 @@ def test_imitation_learns_its_rows_by_heart(model_folder: Path, rows: Sequence[R
     for _ in range(40):
         last = learner.update(rows, weight)
     assert first["train/loss"] > np.log(VOCABULARY) > 0.5 > last["train/loss"]
+
+
+def test_without_a_kl_term_no_reference_is_held_or_reported(
+    model_folder: Path, rows: Sequence[Row]
+):
+    learner = Learner(settings(loss=LossSettings()), model_folder)
+    assert learner._reference is None
+    assert "train/reference_kl" not in learner.update(rows, 20.0)
 
 
 def test_adapters_train_and_the_rest_stays(model_folder: Path, rows: Sequence[Row], tmp_path: Path):

@@ -218,6 +218,9 @@ def test_metrics_by_hand():
     logs = [math.log(r) for r in (0.5, 0.5, 2.0, 2.0, 5.0)]
     assert found["train/behavior_difference"] == pytest.approx(np.mean(np.abs(logs)))
     assert found["train/behavior_kl"] == pytest.approx(np.mean([math.exp(x) - 1 - x for x in logs]))
+    assert "train/reference_kl" not in found
+    totals = dict(zip(SUMS, sums.tolist(), strict=True))
+    found = metrics(totals, 10.0, objective="policy", with_reference=True)
     assert found["train/reference_kl"] == 0.0
 
 
