@@ -23,6 +23,9 @@ _Scores = npt.NDArray[np.float64]
 _SLACK = 1.0 + 1e-9
 """Bounds add the same numbers in another order than totals do: they may differ in the last bits."""
 
+_SEARCH_COST = 16
+"""Looking one document up in a word's postings takes as long as reading so many of them."""
+
 
 def _jit(function: Callable[..., object]) -> Callable[..., int]:
     try:
@@ -118,13 +121,21 @@ def _rank_all(
         for place in range(word_starts[query], word_starts[query + 1]):
             word = words[place]
             start, end = starts[word], starts[word + 1]
-            if not closed and size >= k and end - start > size:
-                kept = select(touched, size, totals, best[query], best_scores[query])
+            if not closed:
+                winners = size
+            if winners >= k and end - start > winners:
+                kept = select(touched, winners, totals, best[query], best_scores[query])
                 bound = best_scores[query, kept - 1]
-                if bound > remaining * _SLACK:
+                if closed or bound > remaining * _SLACK:
                     closed = True
-                    winners = prune(touched, size, totals, remaining * _SLACK, bound)
+                    winners = prune(touched, winners, totals, remaining * _SLACK, bound)
             remaining -= peaks[word]
+            if closed and winners * _SEARCH_COST > end - start:
+                for posting in range(start, end):
+                    document = documents[posting]
+                    if totals[document] > 0.0:
+                        totals[document] += worth[posting]
+                continue
             if closed:
                 for candidate in range(winners):
                     document = touched[candidate]
