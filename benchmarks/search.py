@@ -21,6 +21,7 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
+
 from agentrl.envs.search.index import Bm25Index
 from agentrl.envs.search.kernels import fastest
 from agentrl.envs.search.records import Passage

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -137,6 +139,9 @@ class VllmEngine:
 
     def _build(self) -> LLMEngine:
         """The engine, in the thread that will step it."""
+        # What vLLM says before its own log level applies, and what its dispatcher touches.
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", message=".*reduce_op.*", category=FutureWarning)
         try:
             import vllm  # noqa: F401
         except ImportError as error:

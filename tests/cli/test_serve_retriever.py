@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from agentrl.envs.search.retriever import HttpRetriever
-from agentrl.envs.search.storage import load_index
 from typer.testing import CliRunner
 
 from agentrl.cli.serve import app
 from agentrl.core.errors import DataError
+from agentrl.envs.search.retriever import HttpRetriever
+from agentrl.envs.search.storage import load_index
 
 
 def write_corpus(path: Path) -> Path:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from agentrl.envs.demo import CalculatorEnv, GuessEnv
 
 from agentrl.core.env import Env, StepInfo, StepResult
 from agentrl.core.errors import EnvError
 from agentrl.core.fork import fork_env
 from agentrl.core.types import Message, Task
+from agentrl.envs.demo import CalculatorEnv, GuessEnv
 
 TASK = Task("t", {"terms": [1, 2, 3]})
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from agentrl.envs.demo import CalculatorEnv, GuessEnv
 
 from agentrl.core.errors import EnvError, RecipeError
 from agentrl.core.types import Task
 from agentrl.core.wrappers import FormatReminder, TurnLimit, Wrapper
+from agentrl.envs.demo import CalculatorEnv, GuessEnv
 from agentrl.testing import check_env
 
 TASK = Task("t", {"terms": [1, 2, 3]})

@@ -13,6 +13,7 @@ from agentrl.engine import VllmSettings, build
 from agentrl.engine.base import Completion, Sampling
 from agentrl.engine.probe import PROBE_BOUNDS, check_probe
 from agentrl.engine.vllm import VllmEngine
+from agentrl.engine.weights import WeightFile
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("vllm")
@@ -133,6 +134,20 @@ async def test_the_prefix_cache_is_used_and_never_crosses_a_version(served, forw
     assert third.prefilled_tokens == 100
     logprobs, _ = forward(family.models[2], prompt, third.token_ids)
     np.testing.assert_allclose(third.logprobs, logprobs, atol=1e-5)
+
+
+async def test_loaded_weights_are_the_engines_own_whatever_becomes_of_the_file(served, tmp_path):
+    from safetensors.torch import load_file
+
+    engine, family = served
+    shared = WeightFile(tmp_path / "shared.safetensors")
+    shared.write(load_file(family.weights[1]))
+    await engine.load(shared.path, 1)
+    before = await engine.score(family.prompt(0))
+    shared.write(load_file(family.weights[2]))
+    assert (await engine.score(family.prompt(0))).tolist() == before.tolist()
+    await engine.load(shared.path, 2)
+    assert np.abs(await engine.score(family.prompt(0)) - before).max() > 0.1
 
 
 async def test_a_load_waits_for_requests_on_their_way_and_later_ones_wait_for_it(served, forward):

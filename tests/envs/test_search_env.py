@@ -7,18 +7,18 @@ import re
 from pathlib import Path
 
 import pytest
-from agentrl.envs.search import CorpusSearchEnv, FactsSearchEnv
-from agentrl.envs.search.gold import gold_queries
-from agentrl.envs.search.index import Bm25Index
-from agentrl.envs.search.prompts import question_prompt
-from agentrl.envs.search.records import Passage
-from agentrl.envs.search.structure import boxed, valid_structure
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl.core.errors import DataError, EnvError, RecipeError
 from agentrl.core.registry import env_ids, make_env
 from agentrl.core.types import Task
+from agentrl.envs.search import CorpusSearchEnv, FactsSearchEnv
+from agentrl.envs.search.gold import gold_queries
+from agentrl.envs.search.index import Bm25Index
+from agentrl.envs.search.prompts import question_prompt
+from agentrl.envs.search.records import Passage
+from agentrl.envs.search.structure import boxed, valid_structure
 
 CORPUS = [
     {"id": "p1", "title": "Solaris", "text": "Solaris is a film by Andrei Tarkovsky."},

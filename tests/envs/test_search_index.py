@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl.core.errors import DataError
 from agentrl.envs.search import storage
 from agentrl.envs.search.index import Bm25Index, Scoring, shared, words
 from agentrl.envs.search.kernels import Backend, fastest
 from agentrl.envs.search.records import Passage
 from agentrl.envs.search.sources import read_corpus
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from agentrl.core.errors import DataError
 
 BACKENDS: list[Backend] = ["numba", "numpy"] if fastest() == "numba" else ["numpy"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+
 from agentrl.envs.search import CorpusSearchEnv
 from agentrl.envs.search.sources import read_corpus, read_questions
 from agentrl.envs.search.storage import shared_index

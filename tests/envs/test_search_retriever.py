@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+
+from agentrl.core.errors import EnvError
+from agentrl.core.retrieval import Hit, told
 from agentrl.envs.search.index import Bm25Index
 from agentrl.envs.search.records import Passage
 from agentrl.envs.search.retriever import HttpRetriever, IndexRetriever, read_reply
 from agentrl.envs.search.server import MAX_QUERIES, retrieval_app
-
-from agentrl.core.errors import EnvError
-from agentrl.core.retrieval import Hit, told
 
 CORPUS = [
     Passage("p1", "Solaris", "a film by Tarkovsky"),

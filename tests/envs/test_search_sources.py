@@ -8,6 +8,10 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrl.core.errors import DataError
 from agentrl.envs.search.records import Passage, Question
 from agentrl.envs.search.sources import (
     join_contents,
@@ -15,10 +19,6 @@ from agentrl.envs.search.sources import (
     read_questions,
     split_contents,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from agentrl.core.errors import DataError
 
 
 def write(path: Path, *rows: object) -> Path:

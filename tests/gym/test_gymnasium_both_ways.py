@@ -14,11 +14,11 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 sys.path.append(str(Path(__file__).parent))
 
 import toy_gyms
-from agentrl.envs.demo import CalculatorEnv
 
 from agentrl.core.errors import EnvError, RecipeError
 from agentrl.core.registry import env_ids, make_env
 from agentrl.core.types import Task
+from agentrl.envs.demo import CalculatorEnv
 from agentrl.gym import FromGymnasium, GymnasiumEnv, gymnasium_id, register_all
 from agentrl.testing import check_env
 

@@ -5,12 +5,12 @@ import copy
 import math
 
 import pytest
-from agentrl.envs.demo import CalculatorEnv, GuessEnv
 
 from agentrl.core.env import Env, StepInfo, StepResult
 from agentrl.core.errors import EnvError
 from agentrl.core.registry import env_ids, make_env
 from agentrl.core.types import Message, Task
+from agentrl.envs.demo import CalculatorEnv, GuessEnv
 from agentrl.testing import RULES, check_env, check_env_sync
 from agentrl.testing.conformance import spoil
 

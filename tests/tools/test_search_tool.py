@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from agentrl.tools.search import search_tool
 
 from agentrl.core.errors import ContractError, EnvError
 from agentrl.core.retrieval import Hit
 from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Task
+from agentrl.tools.search import search_tool
 
 
 class Shelf:
