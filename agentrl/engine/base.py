@@ -17,7 +17,9 @@ class Sampling:
     """How to sample; means the same in the engine and in the learner's log-probabilities.
 
     `stop` strings and `stop_token_ids` end the completion and are kept in it. `seed` makes the
-    completion a function of the prompt, the weights and the seed. `temperature` 0 is greedy.
+    completion a function of the prompt, the weights and the seed. Nothing else ends it, not even
+    the tokenizer's end token. `temperature` 0 is greedy; log-probabilities and entropies are then
+    those at temperature 1, unfiltered.
     """
 
     temperature: float = 1.0

@@ -13,12 +13,13 @@ from agentrl.core.types import Float32
 PROBE_BOUNDS: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 """Largest difference of one probe log-probability that numerics can explain, by the engine's dtype.
 
-Two float32 implementations of the same weights differ by some 1e-6 per token (vLLM's CPU package
-against transformers: 5e-6 at most), more with depth and with fused kernels; one optimizer step at
-a learning rate of 1e-6 moves some token of a probe by more than that, but not reliably by more
-than 1e-3, so the check also asks whether the engine is nearer to the *previous* weights. bfloat16
-rounds to 3 digits (2^-9 relative, half a unit in the last place): logits of size 20 are off by
-0.04 and layers add theirs. float16 has 3 bits more.
+float32: two implementations of the same weights differ by some 1e-6 a token (vLLM's CPU package
+against transformers, 3 layers: 5e-7 on average, 5e-6 at most); 1e-3 leaves room for depth and fused
+kernels. One small update may move probes by less, so the check also asks whether the engine is
+nearer to the *previous* weights. bfloat16 keeps 8 bits, so that logits of size 20 are off by up to
+0.06 and layers add theirs (the same two engines, 3 layers: 0.006 on average, 0.04 at most); there
+a skipped update smaller than that passes until the differences of several have added up. float16
+has 3 bits more.
 """
 
 
