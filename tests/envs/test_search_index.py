@@ -128,9 +128,9 @@ def test_both_backends_agree_bit_for_bit() -> None:
     vocabulary = [f"w{n}" for n in range(400)]
     weights = [1 / (n + 1) for n in range(400)]
     corpus = passages(*(" ".join(rng.choices(vocabulary, weights, k=20)) for _ in range(2000)))
-    queries = [" ".join(rng.choices(vocabulary, weights, k=6)) for _ in range(300)]
+    queries = [" ".join(rng.choices(vocabulary, weights, k=6)) for _ in range(100)]
     compiled, plain = (Bm25Index.build(corpus, backend=one) for one in ("numba", "numpy"))
-    for k in (1, 3, 10, 100, 2000):
+    for k in (1, 10, 500):
         assert compiled.search(queries, k) == plain.search(queries, k)
 
 
