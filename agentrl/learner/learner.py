@@ -306,7 +306,7 @@ class Learner:
             group["lr"] = rate
         self._engine.step()
         norm = float(self._norm if self._plain else self._engine.get_global_grad_norm() or 0.0)
-        if not np.isfinite(norm):
+        if not np.isfinite(norm) or norm < 0:  # DeepSpeed says -1 for what is not finite
             raise LearnerError(
                 f"the gradient's norm is {norm} in update {self.updates}. The weights have "
                 "diverged: lower learning_rate or grad_clip and resume from a checkpoint"

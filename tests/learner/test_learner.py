@@ -220,6 +220,25 @@ def test_a_log_probability_that_is_not_finite_names_its_row(
         learner.update([good, good, bad], 5.0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"zero_stage": 1}, {"zero_stage": 3}, {"zero_stage": 1, "dtype": "bfloat16"}],
+    ids=["plain", "zero 1", "zero 3", "bfloat16"],
+)
+def test_a_gradient_that_is_not_finite_stops_the_run(
+    changes: dict[str, object], model_folder: Path, rows: Sequence[Row]
+):
+    learner = Learner(settings(loss=LossSettings(), **changes), model_folder)
+    huge = Row.sequence(
+        [1, 2, 3, 4],
+        weight=[0, 1, 1, 1],
+        negative=[0, -3e38, -3e38, -3e38],
+        behavior_logprobs=[0, -9, -9, -9],
+    )
+    with pytest.raises(LearnerError, match="the gradient's norm is"):
+        learner.update([huge], 1.0)
+
+
 def test_a_row_that_cannot_be_trained_leaves_no_trace(
     model_folder: Path, rows: Sequence[Row], tmp_path: Path
 ):
