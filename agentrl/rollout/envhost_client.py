@@ -91,13 +91,19 @@ class Connection(asyncio.Protocol):
         self._calls[number] = (answer, deadline, seconds, env_id, operation, session)
         if self._sweeper is None:
             self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
-        self._send((number, operation, session, *arguments))
+        self._requests.append((number, operation, session, *arguments))
+        if len(self._requests) >= BATCH:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
         return answer
 
     def forget(self, session: int) -> None:
         """Close `session` without waiting; a request that it is at is cancelled."""
         if self.alive:
-            self._send((next(self._numbers), "close", session))
+            self._requests.append((next(self._numbers), "close", session))
+            self._flush()
 
     def fail(self, reason: str) -> None:
         """End the connection: every call that waits gets `EnvError` with `reason`."""
@@ -152,15 +158,6 @@ class Connection(asyncio.Protocol):
         # Number 0 is the host hanging up; others are late: their deadline or task has ended.
         if message[0] == 0:
             raise FrameError(f"it refused us: {message[-1]}")
-
-    def _send(self, request: Sequence[Json]) -> None:
-        requests = self._requests
-        requests.append(request)
-        if len(requests) >= BATCH:
-            self._flush()
-        elif not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False

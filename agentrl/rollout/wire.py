@@ -26,6 +26,7 @@ Json: TypeAlias = str | int | float | bool | Sequence["Json"] | Mapping[str, "Js
 
 _HEADER = struct.Struct(">I")
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_NO_INFO = StepInfo()
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -197,7 +198,7 @@ def decode_step(value: Json) -> StepResult:
                 reward,
                 flags & 1 != 0,
                 flags & 2 != 0,
-                StepInfo() if info is None else _decode_info(info),
+                _NO_INFO if info is None else _decode_info(info),
             )
     raise FrameError(f"not the result of a step: {_short(value)}")
 

@@ -10,7 +10,6 @@ from typing import Self
 from agentrl.core.env import Env, Observation, StepInfo, StepResult
 from agentrl.core.errors import DataError
 from agentrl.core.types import Image, Message, Task, Text, ToolRecord
-from agentrl.rollout.wire import MAX_FRAME
 
 
 class Counter(Env):
@@ -62,8 +61,6 @@ class Counter(Env):
                 await asyncio.sleep(0.02)
         if action == "unsendable":
             return StepResult((), 0.0, False, False, StepInfo(state_key={1, 2}))
-        if action == "huge":
-            return StepResult((Message.of("user", "x" * MAX_FRAME),), 0.0, False, False, StepInfo())
         await asyncio.sleep(0)
         self.turn += 1
         info = StepInfo(

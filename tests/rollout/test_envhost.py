@@ -116,7 +116,6 @@ async def test_a_remote_env_is_branched_by_replay_where_its_class_says_so(here):
         ("data error", DataError, r"^corpus.jsonl:3: no text$"),
         ("cancel itself", EnvError, "step was cancelled"),
         ("unsendable", EnvError, "cannot travel"),
-        ("huge", EnvError, "passes the limit"),
     ],
 )
 async def test_an_env_that_fails_fails_alone_with_a_typed_error(here, action, kind, words):
