@@ -25,6 +25,10 @@ class PolicyLearner(Protocol):
         """Write the policy's weights as safetensors under hub names."""
         ...
 
+    def publish(self, path: Path) -> None:
+        """Overwrite `path` with the policy's weights, at the cost of one copy in memory."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write weights, optimizer, schedule and random states."""
         ...

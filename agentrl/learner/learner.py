@@ -17,6 +17,7 @@ from torch import Tensor
 
 from agentrl.core.errors import CheckpointError, ContractError, LearnerError, SetupError
 from agentrl.core.types import Float32, Int32
+from agentrl.engine.weights import WeightFile
 from agentrl.learner.batch import Row
 from agentrl.learner.loss import (
     SUMS,
@@ -109,6 +110,7 @@ class Learner:
         self._plain = settings.zero_stage == 0 and settings.dtype == "float32"
         self._norm = torch.zeros(())
         self._engine = self._start_engine()
+        self._shared: WeightFile | None = None
         self._closed = False
 
     def update(
@@ -189,6 +191,18 @@ class Learner:
                 part.unlink(missing_ok=True)
         self._meet()
 
+    def publish(self, path: Path) -> None:
+        """Write the weights to `path` again and again, in place: for engines of this machine.
+
+        As `export`, at the cost of one copy in memory; nobody may read the file meanwhile.
+        """
+        weights = self._policy.hub_weights()
+        if self._rank == 0:
+            if self._shared is None or self._shared.path != path:
+                self._shared = WeightFile(path)
+            self._shared.write(weights)
+        self._meet()
+
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and counters into `folder`; the caller makes that atomic."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -227,6 +241,8 @@ class Learner:
         """Free the hooks and buffers of the engine; may be called twice, and nothing after it."""
         if not self._closed:
             self._closed = True
+            if self._shared is not None:
+                self._shared.close()
             self._engine.destroy()
 
     def _backward(self, row: Row, row_id: int, denominator: float) -> Tensor:

@@ -43,12 +43,23 @@ def training_steps(
         batch = pack_groups(
             part,
             table,
-            assigned.credit,
+            _with_effect(assigned.credit, loss),
             denominator=assigned.denominator,
             pack_tokens=pack_tokens,
         )
         steps.append(TrainingStep(part, assigned.credit, batch))
     return steps
+
+
+def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
+    """`credit` without the turns that cannot move a weight: no advantage, and no other term.
+
+    The denominator counts them all the same, so the gradient is the same for less work.
+    """
+    if loss.kl > 0 or loss.entropy > 0:
+        return credit
+    idle = (credit.positive == 0.0) & (credit.negative == 0.0)
+    return Credit(credit.positive, credit.negative, np.where(idle, 0.0, credit.weight))
 
 
 def credit_metrics(steps: Sequence[TrainingStep]) -> dict[str, float]:

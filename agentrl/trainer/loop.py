@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentrl import store
-from agentrl.core.errors import FailureRateError
+from agentrl.core.errors import FailureRateError, LearnerError
 from agentrl.core.types import Group, Task
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.seeds import derive
-from agentrl.trainer.batches import credit_metrics, training_steps
+from agentrl.trainer.batches import TrainingStep, credit_metrics, training_steps
 from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
 from agentrl.trainer.metrics import MetricsLog
@@ -69,6 +70,7 @@ class Loop:
         display: Display,
         log: MetricsLog,
         checkpoints: Checkpoints,
+        lost: Counter[str],
     ) -> None:
         self.recipe = recipe
         self.fleet = fleet
@@ -80,6 +82,7 @@ class Loop:
         self.display = display
         self.log = log
         self.checkpoints = checkpoints
+        self.lost = lost
         self.iteration = 0
         self.spent = Budget()
         self.evaluations: list[Evaluation] = []
@@ -155,13 +158,13 @@ class Loop:
         metrics |= credit_metrics(steps)
         if not steps:
             self.display.line("[yellow]no group has anything to train on: no update[/]")
-        for number, step in enumerate(steps):
-            found = await asyncio.to_thread(
-                self.learner.update, step.batch.rows, step.batch.denominator
-            )
-            # The first update is still on the behaviour policy: only its differences are the
-            # engine's, those of later ones are also the updates'.
-            metrics |= {k: v for k, v in found.items() if number == 0 or "/behavior_" not in k}
+        try:
+            metrics |= await self._update(steps)
+        except LearnerError:
+            if ahead is not None:
+                # The members stay for another learner, so they finish what they play.
+                await asyncio.gather(ahead, return_exceptions=True)
+            raise
         update_seconds = time.monotonic() - started
         self.spent += spent(sampled.groups)
         metrics |= {
@@ -179,6 +182,17 @@ class Loop:
             await asyncio.to_thread(store.write, path, sampled.groups)
         if ahead is not None:
             self._ahead = await ahead  # Drained: weights change only between iterations.
+        return metrics
+
+    async def _update(self, steps: Sequence[TrainingStep]) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for number, step in enumerate(steps):
+            found = await asyncio.to_thread(
+                self.learner.update, step.batch.rows, step.batch.denominator
+            )
+            # The first update is still on the behaviour policy: only its differences are the
+            # engine's, those of later ones are also the updates'.
+            metrics |= {k: v for k, v in found.items() if number == 0 or "/behavior_" not in k}
         return metrics
 
     def _check_failures(self, groups: Sequence[Group], rate: float) -> None:
@@ -210,11 +224,14 @@ class Loop:
                 f"{report.engines_restarted} engines; {report.episodes_lost} episodes were lost "
                 "and played again[/]"
             )
-        return {
-            "workers/members_lost": float(report.members_lost),
-            "workers/engines_restarted": float(report.engines_restarted),
-            "workers/episodes_lost": float(report.episodes_lost),
+        found = {
+            "workers/members_lost": report.members_lost,
+            "workers/engines_restarted": report.engines_restarted,
+            "workers/episodes_lost": report.episodes_lost,
+            "workers/learners_restarted": 0,
         }
+        found = {name: count + self.lost.pop(name, 0) for name, count in found.items()}
+        return {name: float(count) for name, count in found.items()}
 
     async def evaluate_at(self, iteration: int) -> dict[str, float]:
         """Push the learner's weights as version `iteration` and evaluate them."""

@@ -13,7 +13,10 @@ from agentrl.core.errors import DataError, SetupError
 
 
 class MetricsLog:
-    """Appends the metrics of each iteration; a resumed run drops the lines it will write again."""
+    """Appends the metrics of each iteration.
+
+    A resumed run drops the lines that it will write again, of iteration `start` and later.
+    """
 
     def __init__(
         self,
@@ -26,8 +29,11 @@ class MetricsLog:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
+        self.dropped: list[dict[str, Any]] = []
         if self.path.exists():
-            kept = [row for row in read_metrics(self.path) if row["iteration"] < start]
+            rows = read_metrics(self.path)
+            kept = [row for row in rows if row["iteration"] < start]
+            self.dropped = rows[len(kept) :]
             temporary = self.path.with_suffix(".tmp")
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
             temporary.replace(self.path)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from agentrl.core.env import Env
 from agentrl.core.errors import CheckpointError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.recipe.schema import Recipe
@@ -15,8 +18,10 @@ from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
 from agentrl.trainer.display import Display, shown
 from agentrl.trainer.loop import Evaluation
 from agentrl.trainer.metrics import read_metrics
-from agentrl.trainer.session import open_session
+from agentrl.trainer.session import open_loop, open_workers
 from agentrl.trainer.statistics import Interval, paired_difference
+from agentrl.workers.learner import LearnerLostError
+from agentrl.workers.runtime import Runtime
 
 _MAY_CHANGE = {
     "name",
@@ -31,6 +36,17 @@ _MAY_CHANGE = {
     "rollout",
 }
 """What a resumed run may set otherwise than the run it continues."""
+
+
+_LEARNER_RESTARTS = 3
+"""How many learners a run may lose before it gives up."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint to go on from: its folder and its state."""
+
+    folder: Path
+    state: dict[str, Any]
 
 
 class RunResult(NamedTuple):
@@ -68,33 +84,62 @@ def run_folder(recipe: Recipe, *, out: Path | None, resume: bool) -> Path:
 
 async def _run(recipe: Recipe, out: Path, *, resume: bool, display: Display) -> RunResult:
     started = time.monotonic()
-    newest = Checkpoints(out / "checkpoints").latest() if resume else None
-    state = read_checkpoint(newest) if newest else None
-    if state is not None:
-        _refuse_other_recipe(recipe, state["recipe"], newest)
+    saved = _newest(out) if resume else None
+    if saved is not None:
+        _refuse_other_recipe(recipe, saved.state["recipe"], saved.folder)
     display.line(
         f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
         f"{recipe.engine.type} engine, in {out}"
     )
     env = make_env(recipe.env.id, **recipe.env.args)
-    async with open_session(
-        recipe,
-        env,
-        out,
-        display,
-        model=recipe.policy.path,
-        start=state["iteration"] + 1 if state else 0,
-    ) as (loop, runtime):
-        display.line(f"started in {time.monotonic() - started:.0f} s")
-        if state is not None and newest is not None:
-            loop.restore(newest, state)
-            display.line(f"resumed from {newest.name}")
-        evaluations = await loop.train()
-        runtime.save_policy(out / "policy")
+    try:
+        async with open_workers(recipe, out, display, model=recipe.policy.path) as runtime:
+            display.line(f"started in {time.monotonic() - started:.0f} s")
+            evaluations = await _train(recipe, env, out, display, runtime, saved=saved)
+    finally:
+        await env.close()
     return _finish(recipe, out, evaluations, display, time.monotonic() - started)
 
 
-def _refuse_other_recipe(recipe: Recipe, saved: dict[str, object], folder: Path | None) -> None:
+async def _train(
+    recipe: Recipe,
+    env: Env,
+    out: Path,
+    display: Display,
+    runtime: Runtime,
+    *,
+    saved: Saved | None,
+) -> list[Evaluation]:
+    """Train on from `saved` and write the policy; a learner that dies is replaced meanwhile."""
+    lost: Counter[str] = Counter()
+    for restarts in count():
+        try:
+            if restarts:
+                saved = _newest(out)
+                await runtime.restart_learner()
+            start = saved.state["iteration"] + 1 if saved else 0
+            with open_loop(recipe, env, out, display, runtime, start=start, lost=lost) as loop:
+                if saved is not None:
+                    loop.restore(saved.folder, saved.state)
+                    display.line(f"resumed from {saved.folder.name}")
+                evaluations = await loop.train()
+                runtime.save_policy(out / "policy")
+                return evaluations
+        except LearnerLostError as error:
+            if restarts == _LEARNER_RESTARTS:
+                raise
+            lost["workers/learners_restarted"] += 1
+            display.line(f"[yellow]{error}: starting another, at the newest checkpoint[/]")
+    raise AssertionError
+
+
+def _newest(out: Path) -> Saved | None:
+    """The newest finished checkpoint of the run in `out`, its files checked; None without one."""
+    folder = Checkpoints(out / "checkpoints").latest()
+    return Saved(folder, read_checkpoint(folder)) if folder else None
+
+
+def _refuse_other_recipe(recipe: Recipe, saved: dict[str, object], folder: Path) -> None:
     now = recipe.model_dump(mode="json")
     differing = [
         key

@@ -1,11 +1,12 @@
-"""Opens everything that a loop runs over, and closes it whatever happens."""
+"""Opens the workers of a run and the loops over them, and closes both whatever happens."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agentrl.core.env import Env
 from agentrl.recipe.load import dump
@@ -21,32 +22,37 @@ if TYPE_CHECKING:
     from agentrl.learner.loss import Objective
 
 
-class Session(NamedTuple):
-    """A loop that is ready to run and the workers under it."""
-
-    loop: Loop
-    runtime: Runtime
-
-
 @asynccontextmanager
-async def open_session(
-    recipe: Recipe,
-    env: Env,
-    out: Path,
-    display: Display,
-    *,
-    model: str,
-    objective: Objective = "policy",
-    start: int = 0,
-) -> AsyncIterator[Session]:
-    """Start workers and learner of `recipe` with the policy `model`, writing into `out`.
-
-    Metrics of iteration `start` and later are dropped from a folder that has some.
-    """
+async def open_workers(
+    recipe: Recipe, out: Path, display: Display, *, model: str, objective: Objective = "policy"
+) -> AsyncIterator[Runtime]:
+    """The workers and the learner of `recipe` with the policy `model`, for a run in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.yaml").write_text(dump(recipe))
     with display.phase("starting the rollout workers and the learner"):
         runtime = await open_runtime(recipe, model=model, objective=objective)
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
+
+
+@contextmanager
+def open_loop(
+    recipe: Recipe,
+    env: Env,
+    out: Path,
+    display: Display,
+    runtime: Runtime,
+    *,
+    start: int = 0,
+    lost: Counter[str] | None = None,
+) -> Iterator[Loop]:
+    """A loop over `runtime` that is ready to run.
+
+    Metrics of iteration `start` and later are dropped from a folder that has some; what their
+    `workers/...` counted is added to `lost`, which the loop's next iteration reports.
+    """
     log = MetricsLog(
         out,
         tensorboard=recipe.log.tensorboard,
@@ -54,6 +60,9 @@ async def open_session(
         name=recipe.name,
         start=start,
     )
+    lost = Counter() if lost is None else lost
+    for row in log.dropped:
+        lost.update({name: row[name] for name in row if name.startswith("workers/")})
     sync = WeightSync(
         runtime.learner,
         runtime.fleet,
@@ -62,23 +71,19 @@ async def open_session(
         seed=recipe.seed,
     )
     try:
-        yield Session(
-            Loop(
-                recipe,
-                fleet=runtime.fleet,
-                learner=runtime.learner,
-                sync=sync,
-                tasks=env.tasks("train"),
-                eval_tasks=env.tasks(recipe.eval.split)[: recipe.eval.tasks],
-                out=out,
-                display=display,
-                log=log,
-                checkpoints=Checkpoints(out / "checkpoints", keep=recipe.train.keep_checkpoints),
-            ),
-            runtime,
+        yield Loop(
+            recipe,
+            fleet=runtime.fleet,
+            learner=runtime.learner,
+            sync=sync,
+            tasks=env.tasks("train"),
+            eval_tasks=env.tasks(recipe.eval.split)[: recipe.eval.tasks],
+            out=out,
+            display=display,
+            log=log,
+            checkpoints=Checkpoints(out / "checkpoints", keep=recipe.train.keep_checkpoints),
+            lost=lost,
         )
     finally:
         log.close()
         sync.close()
-        await runtime.close()
-        await env.close()

@@ -24,7 +24,7 @@ from agentrl.rollout.render import Renderer
 from agentrl.trainer.display import Display
 from agentrl.trainer.loop import Loop
 from agentrl.trainer.run import RunResult, run_folder
-from agentrl.trainer.session import open_session
+from agentrl.trainer.session import open_loop, open_workers
 
 _TOKENIZER_TEXTS = 3000
 """Demonstrations that a new model's tokenizer is trained on."""
@@ -67,12 +67,13 @@ async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
     started = time.monotonic()
     env = make_env(recipe.env.id, **recipe.env.args)
     model = _starting_model(env, recipe, out)
-    async with open_session(recipe, env, out, display, model=model, objective="nll") as (
-        loop,
-        runtime,
-    ):
-        await _imitate(loop, _demonstrations(env, recipe), runtime.renderer)
-        runtime.save_policy(out / "policy")
+    try:
+        async with open_workers(recipe, out, display, model=model, objective="nll") as runtime:
+            with open_loop(recipe, env, out, display, runtime) as loop:
+                await _imitate(loop, _demonstrations(env, recipe), runtime.renderer)
+                runtime.save_policy(out / "policy")
+    finally:
+        await env.close()
     intervals = [evaluation.interval for evaluation in loop.evaluations]
     seconds = time.monotonic() - started
     curve = [[e.iteration, *e.interval] for e in loop.evaluations]

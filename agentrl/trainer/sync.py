@@ -30,8 +30,8 @@ def probe_bound(recipe: Recipe) -> float:
 class Exporter(Protocol):
     """The side of the learner that the sync needs."""
 
-    def export(self, path: Path) -> None:
-        """Write the policy's weights (safetensors, hub names)."""
+    def publish(self, path: Path) -> None:
+        """Overwrite `path` with the policy's weights (safetensors, hub names)."""
         ...
 
     def score(self, sequences: list[Int32]) -> list[Float32]:
@@ -42,8 +42,8 @@ class Exporter(Protocol):
 class WeightSync:
     """Pushes weights and compares the log-probabilities of fixed probe tokens after each push.
 
-    Where learner and engines share a machine the file lies in shared memory. Only the newest
-    file is kept: a replaced member loads that one.
+    Where learner and engines share a machine the file lies in shared memory. It is written over
+    in place while no engine reads it: a member that is replaced between two pushes loads it too.
     """
 
     def __init__(
@@ -71,12 +71,9 @@ class WeightSync:
 
         Raises `WeightSyncError` when an engine's log-probabilities are not the learner's.
         """
-        path = self._folder / f"weights-{version:06d}.safetensors"
-        await asyncio.to_thread(self._learner.export, path)
+        path = self._folder / "weights.safetensors"
+        await asyncio.to_thread(self._learner.publish, path)
         await self._fleet.load(path, version)
-        for old in self._folder.glob("*.safetensors"):
-            if old != path:
-                old.unlink()
         expected = (await asyncio.to_thread(self._learner.score, [self._probe]))[0]
         reports = [
             check_probe(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agentrl.core.errors import EngineError
 from agentrl.core.types import Float32, Group, Int32, StopReason, Task
+
+T = TypeVar("T")
 
 
 class MemberLostError(EngineError):
@@ -168,22 +170,28 @@ class Fleet:
     async def load(self, weights: Path, version: int) -> None:
         """Give every engine new weights; a member that died meanwhile is replaced with them."""
         self._weights = (weights, version)
-
-        async def one(index: int) -> None:
-            seat = self._seats[index]
-            generation = seat.generation
-            try:
-                await seat.member.load(weights, version)
-            except MemberLostError:
-                await self._replace(index, generation)
-            except EngineError:
-                await self._restart_engine(seat, generation)
-
-        await asyncio.gather(*(one(index) for index in range(len(self._seats))))
+        await self._each(lambda member: member.load(weights, version))
 
     async def score(self, token_ids: Int32) -> list[Float32]:
         """Every engine's log-probabilities of `token_ids`."""
-        return list(await asyncio.gather(*(s.member.score(token_ids) for s in self._seats)))
+        return await self._each(lambda member: member.score(token_ids))
+
+    async def _each(self, ask: Callable[[Member], Coroutine[object, object, T]]) -> list[T]:
+        """What every member answers; one that is lost meanwhile is replaced and asked again."""
+
+        async def one(index: int) -> T:
+            seat = self._seats[index]
+            for _ in range(self._max_losses - 1):
+                generation = seat.generation
+                try:
+                    return await ask(seat.member)
+                except MemberLostError:
+                    await self._replace(index, generation)
+                except EngineError:
+                    await self._restart_engine(seat, generation)
+            return await ask(seat.member)
+
+        return list(await asyncio.gather(*(one(index) for index in range(len(self._seats)))))
 
     async def close(self) -> None:
         """Close all members."""

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 5.0
 """How long the others may take to fail too, so that the first cause is among the reports."""
 
+
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "LOCAL_RANK": "0"}
 """Environment of a process that shares its cores: idle OpenMP threads sleep instead of spinning."""
+
+
+class LearnerLostError(LearnerError):
+    """A rank's process is gone, and the group with it: a new one can go on from a checkpoint."""
 
 
 def open_learner(
@@ -109,6 +114,10 @@ class RankActor:
         """See `Learner`."""
         self._ready().export(path)
 
+    def publish(self, path: Path) -> None:
+        """See `Learner`."""
+        self._ready().publish(path)
+
     def save(self, folder: Path) -> None:
         """See `Learner`."""
         self._ready().save(folder)
@@ -125,8 +134,8 @@ class RankActor:
 class LearnerGroup:
     """Ranks that train one policy together, each a Ray actor; the interface of one `Learner`.
 
-    When a rank fails or dies, all are ended and a `LearnerError` says which and why; make a new
-    group and `load` the last checkpoint.
+    When a rank fails, all are ended and a `LearnerError` says which and why; when its process died
+    it is a `LearnerLostError`: make a new group and `load` the last checkpoint.
     """
 
     def __init__(
@@ -194,6 +203,10 @@ class LearnerGroup:
         """See `Learner.export`; the file is written where rank 0 runs."""
         self._all("export", path)
 
+    def publish(self, path: Path) -> None:
+        """See `Learner.publish`; the file is written where rank 0 runs."""
+        self._all("publish", path)
+
     def save(self, folder: Path) -> None:
         """See `Learner.save`; all ranks write into `folder`, which they must share."""
         self._all("save", folder)
@@ -255,7 +268,8 @@ class LearnerGroup:
         if typed is not None:
             raise typed
         causes = "; ".join(text for _, text in sorted(reports))
-        raise LearnerError(f"the learner stopped: {causes}. Start it anew from the last checkpoint")
+        kind = LearnerLostError if min(reports)[0] == 0 else LearnerError
+        raise kind(f"the learner stopped: {causes}. Start it anew from the last checkpoint")
 
 
 def deal_rows(rows: Sequence[Row], ranks: int) -> list[list[int]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Runtime:
-    """Started workers. `learner` is absent where nothing is trained."""
+    """Started workers. `learner` is absent where nothing is trained; `open_learner` makes one."""
 
     fleet: Fleet
     renderer: Renderer
     model: str
     optional_learner: PolicyLearner | None
+    open_learner: Callable[[], PolicyLearner]
 
     @property
     def learner(self) -> PolicyLearner:
         """The learner; only for runs that train."""
         assert self.optional_learner is not None
         return self.optional_learner
+
+    async def restart_learner(self) -> None:
+        """Put a new learner, which holds the weights of `model`, in the place of a lost one."""
+        self.learner.close()
+        self.optional_learner = await asyncio.to_thread(self.open_learner)
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy in the layout of the model hubs: configuration, tokenizer, weights."""
@@ -84,9 +92,10 @@ async def open_runtime(
         rollout=recipe.rollout,
     )
     fleet = _fleet(recipe, spec)
+    open_learner = partial(_learner, recipe, model, objective)
     started, trained = await asyncio.gather(
         fleet.start(),
-        asyncio.to_thread(_learner, recipe, model, objective) if learner else _nothing(),
+        asyncio.to_thread(open_learner) if learner else _nothing(),
         return_exceptions=True,
     )
     for outcome in (started, trained):
@@ -96,7 +105,7 @@ async def open_runtime(
     from transformers import AutoTokenizer
 
     renderer = Renderer(AutoTokenizer.from_pretrained(model))
-    return Runtime(fleet, renderer, model, trained)  # type: ignore[arg-type]
+    return Runtime(fleet, renderer, model, trained, open_learner)  # type: ignore[arg-type]
 
 
 async def _nothing() -> None:
