@@ -256,6 +256,7 @@ class EnvFactory:
         self.forkable: Forkable = "no"
         self.stop: tuple[str, ...] = ()
         self.tool_schemas: tuple[Mapping[str, object], ...] = ()
+        self._class: type[RemoteEnv] = RemoteEnv
         self._tasks: dict[str, Sequence[Task]] = {}
         self._asker: _Asker | None = None
         self._lock = threading.Lock()
@@ -269,6 +270,9 @@ class EnvFactory:
             match await connection.call("describe", session, seconds=seconds, env_id=self.env_id):
                 case [("copy" | "replay" | "no") as forkable, list(stop), list(schemas)]:
                     self.forkable = forkable
+                    # Its own class: `forkable` belongs to classes, and messages name it.
+                    name = self.env_id.rpartition(":")[2]
+                    self._class = type(name, (RemoteEnv,), {"forkable": forkable})
                     self.stop = tuple([str(one) for one in stop])
                     self.tool_schemas = tuple(cast("list[Mapping[str, object]]", schemas))
                 case other:
@@ -289,7 +293,7 @@ class EnvFactory:
 
     def __call__(self) -> RemoteEnv:
         """A new env; nothing is sent before its first `reset`."""
-        return _CLASSES[self.forkable](self)
+        return self._class(self)
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The env's tasks, asked for once."""
@@ -470,22 +474,3 @@ class RemoteEnv(Env):
 def _nothing(answer: Json) -> None:
     if answer is not None:
         raise FrameError(f"expected nothing, got {answer!r}")
-
-
-class _CopyRemoteEnv(RemoteEnv):
-    """A `RemoteEnv` that forks in the host."""
-
-    forkable = "copy"
-
-
-class _ReplayRemoteEnv(RemoteEnv):
-    """A `RemoteEnv` that is replayed."""
-
-    forkable = "replay"
-
-
-_CLASSES: Mapping[Forkable, type[RemoteEnv]] = {
-    "copy": _CopyRemoteEnv,
-    "replay": _ReplayRemoteEnv,
-    "no": RemoteEnv,
-}

@@ -161,8 +161,13 @@ class LiveEpisode:
             try:
                 twin._env = await self._phase("fork", env.fork(), self.stage.limits.reset_seconds)
             except PhaseError as error:
-                twin._end(error.reason, str(error))
-        return twin  # a replaying environment is rebuilt when the twin first acts
+                if not error.reason.is_failure or twin._retries_left == 0:
+                    twin._end(error.reason, str(error))
+                    return twin
+                twin._retries_left -= 1
+                twin._note(error.reason, str(error))
+        # Without an environment (it replays, or its copy failed) one is built when the twin acts.
+        return twin
 
     async def close(self) -> None:
         """Free environment and slot; a line that is still alive ends as cancelled."""
@@ -336,6 +341,8 @@ class LiveEpisode:
 
     async def _rebuild(self) -> None:
         """A fresh environment brought to this node by the actions of its path."""
+        # `core.fork.fork_env` replays too, but at once, without a deadline for each step, and
+        # compares messages, where a tree keeps tokens: it is for tests of environments.
         renderer = self.stage.renderer
         if not np.array_equal(await self._reset(), self.tree.prompt_ids):
             raise self._diverged("a second reset with the same seed shows another prompt")

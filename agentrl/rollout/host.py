@@ -16,6 +16,8 @@ from agentrl.core.registry import make_env
 from agentrl.core.types import Float32, Group, Int32, Task
 from agentrl.engine.base import Engine
 from agentrl.rollout.deadline import OverdueError, within
+from agentrl.rollout.envhost_client import Deadlines
+from agentrl.rollout.envhost_pool import HostPool, HostSettings
 from agentrl.rollout.episode import LiveEpisode
 from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.player import Episode, Sampler
@@ -52,7 +54,7 @@ class RolloutHost:
 
     At most `rollout.concurrency` episodes are live at once, over all groups; the others wait
     without holding anything. `engine`, `tokenizer` and `make_env` replace what `spec` would build
-    (tests, oracles, environment hosts).
+    (tests, oracles).
 
     Raises:
         RecipeError: the sampler branches and the environment says `forkable = "no"`.
@@ -70,12 +72,23 @@ class RolloutHost:
         self._given_engine = engine
         self._given_tokenizer = tokenizer
         self._make_env = make_env or partial(_make, spec.env_id, spec.env_args)
+        self._pool = None if make_env else _pool(spec.rollout)
         self._stage: Stage | None = None
         self._watchdog: Watchdog | None = None
         self._oracle: Oracle | None = None
 
     async def start(self) -> None:
-        """Build and start the engine and the tokenizer; may be called once."""
+        """Start the environment hosts, if any, and the engine; may be called once."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        if self._pool is not None:
+            await self._pool.start()
+            self._make_env = await self._pool.factory(self.spec.env_id, self.spec.env_args)
         probe = self._make_env()
         forkable, name = probe.forkable, type(probe).__name__
         await probe.close()
@@ -154,12 +167,16 @@ class RolloutHost:
         return stalls(tuple(self._stage.live), seconds)
 
     async def close(self) -> None:
-        """Stop the watchdog and the engine; may be called twice."""
+        """Stop the watchdog, the engine and the environment hosts; may be called twice."""
         if self._watchdog is not None:
             self._watchdog.stop()
         stage, self._stage = self._stage, None
-        if stage is not None:
-            await stage.engine.close()
+        try:
+            if stage is not None:
+                await stage.engine.close()
+        finally:
+            if self._pool is not None:
+                await self._pool.close()
 
     @property
     def _ready(self) -> Stage:
@@ -197,3 +214,22 @@ class RolloutHost:
 
 def _make(env_id: str, env_args: Mapping[str, object]) -> Env:
     return make_env(env_id, **env_args)
+
+
+def _pool(rollout: RolloutSettings) -> HostPool | None:
+    if not rollout.env_hosts:
+        return None
+    limits = rollout.limits
+    settings = HostSettings(
+        hosts=rollout.env_hosts,
+        memory_mb=int(1024 * (rollout.env_host_memory_gib or 0)),
+        # One env may block its host for as long as its own deadline, not longer.
+        hang_seconds=max(limits.tool_seconds, limits.reset_seconds),
+    )
+    deadlines = Deadlines(
+        open=limits.reset_seconds,
+        reset=limits.reset_seconds,
+        step=limits.tool_seconds,
+        close=limits.close_seconds,
+    )
+    return HostPool(settings, deadlines=deadlines)

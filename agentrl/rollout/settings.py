@@ -45,6 +45,11 @@ class RolloutSettings(Settings):
     fraction where the learner shares the device). A failed line is rebuilt up to `retries` times,
     then masked out. More failures than `max_failure_rate` of the trajectories of an iteration
     stop the run. After `stall_seconds` without progress an episode is named in the log.
+
+    With `env_hosts` the environments of each rollout worker live in that many processes of their
+    own: one that crashes, leaks or blocks takes down its sessions only, which are rebuilt on a
+    new one and counted. `env_host_memory_gib` is the resident memory above which a host is ended.
+    With 0 hosts environments live in the rollout worker itself, which is the cheapest.
     """
 
     workers: int = Field(default=1, ge=1)
@@ -53,6 +58,8 @@ class RolloutSettings(Settings):
     retries: int = Field(default=2, ge=0)
     max_failure_rate: float = Field(default=0.5, ge=0.0, le=1.0)
     stall_seconds: float = Field(default=120.0, gt=0.0)
+    env_hosts: int = Field(default=0, ge=0)
+    env_host_memory_gib: float | None = Field(default=None, gt=0.0)
     sampling: SamplingSettings = SamplingSettings()
     limits: LimitsSettings = LimitsSettings()
 
@@ -63,5 +70,14 @@ class RolloutSettings(Settings):
                 f"max_tokens_per_turn = {self.sampling.max_tokens_per_turn} leaves no room for a "
                 f"prompt within limits.max_tokens = {self.limits.max_tokens}; lower the first or "
                 "raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cap_has_a_host(self) -> RolloutSettings:
+        if self.env_host_memory_gib is not None and not self.env_hosts:
+            raise ValueError(
+                f"env_host_memory_gib = {self.env_host_memory_gib:g} caps environment hosts, and "
+                "env_hosts is 0; set it to 1 or more"
             )
         return self

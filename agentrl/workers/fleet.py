@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -149,18 +150,20 @@ class Fleet:
         async with seat.mending:
             if seat.generation != generation:
                 return  # Another job that was lost with it has already replaced it.
-            seat.member = self._make(index)
-            await seat.member.start()
-            await self._reload(seat)
             self.report.members_lost += 1
+            seat.member = self._make(index)
+            with suppress(MemberLostError):  # the next job finds this one lost as well
+                await seat.member.start()
+                await self._reload(seat)
 
     async def _restart_engine(self, seat: _Seat, generation: int) -> None:
         async with seat.mending:
             if seat.generation != generation:
                 return
-            await seat.member.restart_engine()
-            await self._reload(seat)
             self.report.engines_restarted += 1
+            with suppress(MemberLostError):  # the next job finds it lost
+                await seat.member.restart_engine()
+                await self._reload(seat)
 
     async def _reload(self, seat: _Seat) -> None:
         if self._weights is not None:

@@ -90,6 +90,21 @@ class Echo(Env):
         return StepResult((Message.of("user", action),), 0.0, False, False, StepInfo())
 
 
+class Mortal(Echo):
+    """Ends its process at its second step, once; ends its episode at the third."""
+
+    forkable = "replay"
+    turn = 0
+
+    async def step(self, action: str) -> StepResult:
+        self.turn += 1
+        marker = os.environ["MORTAL_MARKER"]
+        if self.turn == 2 and not os.path.exists(marker):
+            open(marker, "w").close()
+            os._exit(7)
+        return (await super().step(action))._replace(terminated=self.turn == 3)
+
+
 class Slow(Echo):
     """Computes for 5 ms without an `await`."""
 

@@ -407,3 +407,19 @@ async def test_an_environment_that_cannot_be_copied_costs_only_the_branch():
     assert "out of processes" in episode.tree.failures[0].message
     await twin.close()
     await episode.close()
+
+
+async def test_a_branch_whose_copy_failed_is_built_by_replay_while_retries_are_left():
+    class Fragile(CountEnv):
+        async def fork(self):
+            raise OSError("the host died")
+
+    setting = stage(say("a", "stop"), Fragile, retries=1)
+    episode = await LiveEpisode.start(setting, Task("t"), seed=0)
+    await episode.play(await episode.propose(seed=0))
+    twin = await episode.fork()
+    assert await twin.play(await twin.propose(seed=1)) is StopReason.TERMINATED
+    assert episode.tree.turns[1].reward == 2.0
+    assert [failure.stop_reason for failure in episode.tree.failures] == [StopReason.ENV_ERROR]
+    await twin.close()
+    await episode.close()

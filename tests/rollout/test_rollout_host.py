@@ -169,6 +169,43 @@ async def test_code_that_blocks_the_event_loop_is_named_from_outside(caplog):
     assert "CountEnv has been in step" in caplog.text
 
 
+@pytest.mark.slow  # starts processes
+async def test_environments_live_in_hosts_whose_death_costs_a_retry(monkeypatch, tmp_path):
+    monkeypatch.setenv("MORTAL_MARKER", str(tmp_path / "died"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    engine = RuleEngine(lambda prompt, seed: ("go", 0.0))
+    remote = replace(
+        spec(ChainSampler(trajectories=1), env_hosts=1, env_host_memory_gib=1.0),
+        env_id="host_envs:Mortal",
+    )
+    host = RolloutHost(remote, engine=engine, tokenizer=tokenizer())
+    await host.start()
+    pool = host._pool
+    pids = {one.pid for one in pool.hosts}
+    (tree,) = (await host.sample_group(Task("t"), seed=0)).trees
+    assert list(tree.leaves.values()) == [StopReason.TERMINATED]
+    assert [failure.stop_reason for failure in tree.failures] == [StopReason.ENV_ERROR]
+    assert "Mortal.step" in tree.failures[0].message and "code 7" in tree.failures[0].message
+    pids |= {one.pid for one in pool.hosts}
+    await host.close()
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.slow
+async def test_a_host_that_cannot_start_leaves_no_environment_host(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    remote = replace(spec(ArpoSampler(), env_hosts=1), env_id="host_envs:Echo")
+    host = RolloutHost(remote, engine=RuleEngine(rule), tokenizer=tokenizer())
+    with pytest.raises(RecipeError, match="Echo has forkable = 'no'"):
+        await host.start()
+    assert not any(Path(f"/proc/{one.pid}").exists() for one in host._pool.hosts)
+
+
+def test_a_memory_cap_without_environment_hosts_is_refused():
+    with pytest.raises(ValueError, match="caps environment hosts, and env_hosts is 0"):
+        RolloutSettings(env_host_memory_gib=2.0)
+
+
 class GoldEnv(CountEnv):
     """Three actions in order, the last of which terminates."""
 

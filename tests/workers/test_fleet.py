@@ -34,6 +34,8 @@ class FakeMember:
 
     async def play(self, job: Job) -> Group:
         await asyncio.sleep(0)
+        if f"start {self.name}" not in self.log:
+            raise MemberLostError("never started")
         if job.task.id in self.dies_at:
             self.dies_at.discard(job.task.id)
             raise MemberLostError("killed")
@@ -126,3 +128,42 @@ async def test_a_job_that_kills_every_worker_stops_the_run_and_names_its_task() 
     await fleet.start()
     with pytest.raises(EngineError, match="task '1' was lost 3 times"):
         await fleet.play(jobs(2))
+
+
+async def test_members_lost_between_jobs_are_found_by_the_sync_and_replaced() -> None:
+    fleet, made, log = fleet_of(2, dies_at=set(), breaks_at=set())
+    await fleet.start()
+    await fleet.load(Path("w"), 3)
+
+    async def lost(token_ids: Int32) -> Float32:
+        raise MemberLostError("killed")
+
+    async def broken(token_ids: Int32) -> Float32:
+        made[1].score = FakeMember.score.__get__(made[1])  # type: ignore[method-assign]
+        raise EngineError("dead")
+
+    made[0].score, made[1].score = lost, broken  # type: ignore[method-assign]
+    scores = await fleet.score(np.arange(5, dtype=np.int32))
+    assert [len(each) for each in scores] == [4, 4]
+    assert (fleet.report.members_lost, fleet.report.engines_restarted) == (1, 1)
+    assert made[2].loaded == [3] and made[1].loaded == [3, 3]
+    assert "restart 1.1" in log
+
+
+async def test_a_replacement_that_dies_at_its_start_is_replaced_as_well() -> None:
+    fleet, made, _ = fleet_of(1, dies_at={"1"}, breaks_at=set())
+    await fleet.start()
+    start = FakeMember.start
+
+    async def dies_once(self: FakeMember) -> None:
+        if len(made) == 2:
+            raise MemberLostError("killed")
+        await start(self)
+
+    FakeMember.start = dies_once  # type: ignore[method-assign]
+    try:
+        groups = await fleet.play(jobs(3))
+    finally:
+        FakeMember.start = start  # type: ignore[method-assign]
+    assert len(groups) == 3 and len(made) == 3
+    assert fleet.report.members_lost == 2
