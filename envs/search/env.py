@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar, TypedDict, Unpack
 
@@ -239,10 +240,17 @@ class FactsSearchEnv(SearchEnv):
         return IndexRetriever(_facts_index)
 
     def questions(self, split: str) -> Sequence[Question]:
-        """The questions about the split's countries."""
+        """The questions about the split's countries, numbers of hops taking turns.
+
+        So the first few hundred are a fair sample of all.
+        """
         if split not in ("train", "eval"):
             return ()
-        return [Question(*one) for one in facts.questions("train" if split == "train" else "eval")]
+        by_hops: dict[int, list[Question]] = {}
+        for one in facts.questions("train" if split == "train" else "eval"):
+            by_hops.setdefault(one.hops, []).append(Question(*one))
+        rounds = zip_longest(*by_hops.values())
+        return [question for one_each in rounds for question in one_each if question is not None]
 
 
 class CorpusSearchEnv(SearchEnv):
