@@ -15,6 +15,7 @@ import faulthandler
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -374,8 +375,8 @@ def _watch(*, parent: int, memory_mb: int, path: Path) -> None:
         # A parent that is killed leaves no message; the kernel gives its children another parent.
         if parent and os.getppid() != parent:
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # other hosts' sockets are still in it
-                path.parent.rmdir()
+            if not list(path.parent.glob("*.sock")):  # the last of the pool's hosts to end
+                shutil.rmtree(path.parent, ignore_errors=True)
             os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
         if cap:
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * page

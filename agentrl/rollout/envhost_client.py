@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         requests, self._requests = self._requests, []
-        if not requests or self._transport is None:
+        if not requests or self._transport is None or self._transport.is_closing():
             return
         try:
             self._transport.write(encode_frame(requests))

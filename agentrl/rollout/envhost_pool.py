@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,8 @@ from agentrl.core.settings import Settings
 from agentrl.rollout.envhost import EXIT_MEMORY
 from agentrl.rollout.envhost_client import Connection, Deadlines, EnvFactory
 
+_PREFIX = "agentrl-hosts-"
+_STALE_SECONDS = 60.0
 _TAIL = 4096
 _CONNECT_SECONDS = 0.02
 _REAP_SECONDS = 2.0
@@ -241,6 +245,31 @@ class HostProcess:
         return f"environment {self.name} (pid {self.pid}) {how}{last}"
 
 
+def _make_directory() -> tuple[Path, int]:
+    """A directory for sockets and the descriptor of its lock, held while this process lives.
+
+    Directories whose lock nobody holds any more are removed: when a process is killed together
+    with its hosts, nobody is left to do it.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS and _unlocked(path / "lock"):
+                shutil.rmtree(path, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return directory, lock
+
+
+def _unlocked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 class HostPool:
     """Some hosts and the envs that live in them; a new session goes to the least loaded host."""
 
@@ -251,6 +280,7 @@ class HostPool:
         self.deadlines = deadlines or Deadlines()
         self.hosts: tuple[HostProcess, ...] = ()
         self._directory: Path | None = None
+        self._lock = -1
         self._factories: list[EnvFactory] = []
 
     async def __aenter__(self) -> Self:
@@ -267,7 +297,7 @@ class HostPool:
 
     async def start(self) -> None:
         """Start all hosts; `EnvError` when one does not come up."""
-        self._directory = Path(tempfile.mkdtemp(prefix="agentrl-hosts-"))
+        self._directory, self._lock = _make_directory()
         self.hosts = tuple(
             [
                 HostProcess(self.settings, directory=self._directory, name=f"host-{index}")
@@ -325,4 +355,5 @@ class HostPool:
         await asyncio.gather(*[host.close() for host in self.hosts])
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
+            os.close(self._lock)
             self._directory = None

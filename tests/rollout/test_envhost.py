@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -341,6 +342,24 @@ async def test_a_host_that_cannot_start_is_given_up_with_its_last_words(tmp_path
 async def test_an_interpreter_that_is_missing_is_said_at_once():
     with pytest.raises(EnvError, match=r"host-0 could not be started: .*'/nowhere/python'"):
         await pool_of(python="/nowhere/python", restarts=0)
+
+
+async def test_sockets_of_pools_that_were_killed_are_removed_by_the_next_one(monkeypatch):
+    # Not pytest's folder: the path of a Unix socket has 107 bytes.
+    with tempfile.TemporaryDirectory() as name:
+        monkeypatch.setattr("tempfile.tempdir", name)
+        orphan, young = Path(name, "agentrl-hosts-old"), Path(name, "agentrl-hosts-new")
+        for folder in (orphan, young):
+            folder.mkdir()
+            (folder / "lock").touch()
+        os.utime(orphan, (0, 0))
+        async with HostPool() as first:
+            mine = first.hosts[0].socket.parent
+            os.utime(mine, (0, 0))
+            assert (mine.parent, orphan.exists(), young.exists()) == (Path(name), False, True)
+            async with HostPool():
+                assert mine.exists()
+        assert sorted(Path(name).iterdir()) == [young]
 
 
 @pytest.mark.slow
