@@ -14,7 +14,7 @@ from agentrl.core.errors import RecipeError
 from agentrl.core.settings import Settings
 from agentrl.recipe.check import Purpose, find_problems
 from agentrl.recipe.messages import Problem, problems_of
-from agentrl.recipe.schema import Recipe
+from agentrl.recipe.schema import EnvSettings, Recipe
 from agentrl.recipe.source import Place, Source, find_recipe, read_source
 
 
@@ -83,6 +83,10 @@ def differences(settings: Settings, place: Place = ()) -> Iterator[Difference]:
     """Settings in which `settings` differs from the defaults of its types, outermost first."""
     for key, field in type(settings).model_fields.items():
         here, value = (*place, key), getattr(settings, key)
+        if isinstance(settings, EnvSettings) and key == "args":
+            # As they stand in YAML: beside `id`.
+            yield from (Difference((*place, name), arg, None) for name, arg in value.items())
+            continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(value, Settings):
             if default is None and not field.is_required():

@@ -1,5 +1,6 @@
 """Commands end with one line and an exit code, and start without the training stack."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -118,6 +119,7 @@ def test_recipe_show_prints_a_recipe_that_loads_and_where_settings_come_from(tmp
     result = runner.invoke(app, ["recipe", "show", "grpo_search", "seed=7"])
     assert result.exit_code == 0
     assert "#   seed = 7 (default 0), override seed=7" in result.stdout
+    assert re.search(r"^#   env\.max_turns = 5, .*grpo_search\.yaml:\d+$", result.stdout, re.M)
     again = tmp_path / "shown.yaml"
     again.write_text(result.stdout)
     assert runner.invoke(app, ["recipe", "check", str(again)]).exit_code == 0

@@ -154,12 +154,24 @@ def test_differences_are_those_from_the_chosen_types_defaults() -> None:
 def test_models_are_built_in_names_folders_or_hub_ids(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
     assert resolve_model("tiny/search").endswith("agentrl/models/tiny_search")
     assert resolve_model("mine") == str(tmp_path / "mine")
     assert resolve_model("./mine") == str(tmp_path / "mine")
     assert resolve_model("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
     with pytest.raises(RecipeError, match=r"no folder '\./other' .* holds a model"):
         resolve_model("./other")
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "policy").mkdir(parents=True)
+    with pytest.raises(RecipeError) as caught:
+        resolve_model("./mine")
+    assert str(caught.value) == "folder './mine' holds no model (it has no config.json)"
+    (tmp_path / "mine" / "policy" / "config.json").write_text("{}")
+    with pytest.raises(RecipeError, match="this run's policy is 'mine/policy'"):
+        resolve_model("./mine")
 
 
 def test_settings_are_frozen_and_the_default_credit_is_grpo() -> None:
