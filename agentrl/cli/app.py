@@ -27,13 +27,13 @@ app = typer.Typer(
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(env.app, name="env")
 app.add_typer(serve.app, name="serve")
-app.command()(doctor)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings to change, as in train.iterations=20.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE.")]
+EvalOut = Annotated[Path | None, typer.Option(help="Results; default runs/eval-NAME-DATE.")]
 
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -119,7 +119,7 @@ def evaluate(
         str | None,
         typer.Option(help="A run's folder, a policy's folder or a hub id; default the recipe's."),
     ] = None,
-    out: Out = None,
+    out: EvalOut = None,
 ) -> None:
     """Evaluate a policy on the tasks that a recipe evaluates on."""
     from agentrl.recipe.load import load
@@ -129,6 +129,9 @@ def evaluate(
     from agentrl.trainer.evaluate import evaluate_recipe
 
     evaluate_recipe(loaded, policy=chosen, out=out)
+
+
+app.command()(doctor)
 
 
 def find_policy(name: str) -> str:

@@ -47,7 +47,7 @@ def list_envs() -> None:
 @app.command()
 def check(id: Id, arg: Args = None) -> None:
     """Check an environment against its contract; exit code 1 where it breaks a rule."""
-    console = Console()
+    console = Console(soft_wrap=True)
     settings = _settings(arg or ())
     make_env(id, **settings)
     report = asyncio.run(check_env(lambda: make_env(id, **settings)))
@@ -68,8 +68,8 @@ def play(
 ) -> None:
     """Play an episode at the keyboard: you are the policy.
 
-    One line is one action; end a line with a backslash to go on in the next. `:gold` plays the
-    gold action, `:quit` (or the end of the input) leaves.
+    One line is one action; end a line with a backslash to go on in the next.
+    `:gold` plays the gold action, `:quit` (or the end of the input) leaves.
     """
     env = make_env(id, **_settings(arg or ()))
     asyncio.run(_play(env, _task(env, split, task), seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import time
 from pathlib import Path
 from typing import Annotated
@@ -45,17 +46,32 @@ def retriever(
     from agentrl.envs.search.storage import load_index
 
     console = Console(stderr=True)
+    # First, so that a taken port is said before the corpus is read.
+    listener = _bound(host, port)
     started = time.perf_counter()
     loaded = load_index(corpus, folder=index, scoring=Scoring(k1, b))
     loaded.search(["warm up"], 1)
     seconds = time.perf_counter() - started
     console.print(f"{len(loaded)} passages indexed in {seconds:.1f} s ({loaded.backend})")
-    config = uvicorn.Config(
-        retrieval_app(loaded, topk=topk), host=host, port=port, log_level="warning"
-    )
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
+    server = uvicorn.Server(uvicorn.Config(retrieval_app(loaded, topk=topk), log_level="warning"))
     # With port 0 the system chooses: what was bound is told, not what was asked for.
-    address = socket.getsockname()[1]
+    address = listener.getsockname()[1]
     console.print(f"listening on http://{host}:{address}/retrieve", soft_wrap=True)
-    server.run(sockets=[socket])
+    server.run(sockets=[listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; SetupError where it cannot be."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; name "
+            "another --port (0 takes a free one) or --host"
+        ) from error
+    return listener

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from agentrl.cli.app import app as whole_app
 from agentrl.cli.serve import app
 from agentrl.core.errors import DataError
 from agentrl.envs.search.retriever import HttpRetriever
@@ -81,3 +83,15 @@ def test_settings_out_of_range_are_refused(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["retriever", "--corpus", "x", *arguments])
     assert result.exit_code == 2
     assert re.search(r"(less|greater) than or equal to", result.output)
+
+
+def test_a_taken_port_is_said_before_the_corpus_is_read(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["serve", "retriever", "--corpus", str(tmp_path / "none"), "--port", port]
+        result = CliRunner().invoke(whole_app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"cannot listen on 127.0.0.1:{port}: address already in use; name another --port "
+        "(0 takes a free one) or --host\n"
+    )
