@@ -17,6 +17,7 @@ from agentrl.core.errors import CheckpointError
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_WAY_OUT = "delete that checkpoint, and --resume goes on from the one before"
 
 
 def _digest(path: Path) -> str:
@@ -87,24 +88,22 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     manifest_path = folder / _MANIFEST
     if not manifest_path.is_file():
         raise CheckpointError(
-            f"{folder}: no {_MANIFEST}, so its writing was cut in the middle; use an older one"
+            f"{folder}: no {_MANIFEST}, so its writing was cut in the middle; {_WAY_OUT}"
         )
     try:
         manifest = json.loads(manifest_path.read_text())
         for name, digest in manifest.items():
             path = folder / name
             if not path.is_file():
-                raise CheckpointError(
-                    f"{path}: listed in {_MANIFEST} but missing; use an older one"
-                )
+                raise CheckpointError(f"{path}: listed in {_MANIFEST} but missing; {_WAY_OUT}")
             if _digest(path) != digest:
                 raise CheckpointError(
                     f"{path}: its content is not what was written (truncated or changed); "
-                    "use an older checkpoint"
+                    f"{_WAY_OUT}"
                 )
         state = json.loads((folder / _STATE).read_text())
     except (json.JSONDecodeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{folder}: cannot be read ({error}); use an older one") from error
+        raise CheckpointError(f"{folder}: cannot be read ({error}); {_WAY_OUT}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{folder / _STATE}: expected a mapping, got {type(state).__name__}")
     return state

@@ -67,11 +67,9 @@ class Display:
             f"  {m['time/iteration_seconds']:5.1f} s"
         )
 
-    def evaluation(self, name: str, result: Interval, tasks: int) -> None:
-        """One evaluation in one line."""
-        self.console.print(
-            f"[bold cyan]eval[/]  {name} {shown(name, result)} on {tasks} unseen tasks"
-        )
+    def evaluation(self, name: str, result: Interval, on: str) -> None:
+        """One evaluation in one line; `on` says which tasks."""
+        self.console.print(f"[bold cyan]eval[/]  {name} {shown(name, result)} on {on}")
 
     def curve(self, title: str, points: Sequence[tuple[int, float]]) -> None:
         """The learning curve as a small plot."""

@@ -102,6 +102,7 @@ def _show_batch(groups: Sequence[Group], recipe: Recipe, display: Display) -> No
     rows = [row for step in steps for row in step.batch.rows]
     trained = sum(row.trained_tokens for row in rows)
     display.line(
-        f"\npacked into {len(rows)} rows of {sum(len(row) for row in rows)} tokens, {trained} of "
+        f"\npacked into {len(rows)} {'row' if len(rows) == 1 else 'rows'} of "
+        f"{sum(len(row) for row in rows)} tokens, {trained} of "
         "them trained; no update was made"
     )

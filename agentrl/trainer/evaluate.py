@@ -49,8 +49,9 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
     await env.close()
     if not tasks:
         raise DataError(f"{recipe.env.id!r} has no tasks in split {recipe.eval.split!r}")
+    model = recipe.policy.path
     with display.phase("starting the rollout workers"):
-        runtime = await open_runtime(recipe, model=recipe.policy.path, learner=False)
+        runtime = await open_runtime(recipe, model=model, learner=False)
     jobs = [
         Job(
             task=task,
@@ -69,7 +70,7 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
         await runtime.close()
     result = summarise(groups, out)
     for name, interval in result.scores.items():
-        display.evaluation(name, interval, result.tasks)
+        display.evaluation(name, interval, f"{result.tasks} tasks of split {recipe.eval.split!r}")
     if result.unplayed:
         display.line(f"[yellow]{result.unplayed} tasks could not be played and are not counted[/]")
     budget = spent(groups)

@@ -276,7 +276,9 @@ class Loop:
             self.display.line(f"[yellow]{lost} tasks could not be played and are not counted[/]")
         interval = mean_interval(known)
         self.evaluations.append(Evaluation(self.iteration, scores, interval))
-        self.display.evaluation(settings.score, interval, len(known))
+        self.display.evaluation(
+            settings.score, interval, f"{len(known)} tasks of split {settings.split!r}"
+        )
         if self.recipe.log.trees:
             path = self.out / "trees" / f"eval-{self.iteration:06d}.parquet"
             await asyncio.to_thread(store.write, path, groups)

@@ -66,14 +66,22 @@ def run(recipe: Recipe, *, out: Path | None = None, resume: bool = False) -> Run
 
 
 def run_folder(recipe: Recipe, *, out: Path | None, resume: bool) -> Path:
-    """The folder of the run: a new one, or the one to resume."""
+    """The folder of the run: a new one, or the one to resume.
+
+    Without `out` that is the newest of `runs/NAME-*` that has a checkpoint.
+    """
     if out is None and resume:
         found = sorted(Path("runs").glob(f"{recipe.name}-*"))
-        if not found:
-            raise CheckpointError(
-                f"nothing to resume: no folder runs/{recipe.name}-*; name it with --out"
-            )
-        return found[-1]
+        for folder in reversed(found):
+            if Checkpoints(folder / "checkpoints").latest():
+                return folder
+        raise CheckpointError(
+            f"nothing to resume: no folder runs/{recipe.name}-*"
+            + (f" has a checkpoint ({len(found)} without)" if found else "")
+            + "; name the run with --out, or start one without --resume"
+        )
+    if out is not None and resume and not out.is_dir():
+        raise CheckpointError(f"nothing to resume: there is no folder {out}")
     folder = out or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not resume and (folder / "metrics.jsonl").exists():
         raise RecipeError(
@@ -87,6 +95,8 @@ async def _run(recipe: Recipe, out: Path, *, resume: bool, display: Display) -> 
     saved = _newest(out) if resume else None
     if saved is not None:
         _refuse_other_recipe(recipe, saved.state["recipe"], saved.folder)
+    elif resume:
+        display.line(f"no checkpoint in {out} yet: starting from the beginning")
     display.line(
         f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
         f"{recipe.engine.type} engine, in {out}"

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.core.errors import CheckpointError
+from agentrl.core.errors import CheckpointError, RecipeError
+from agentrl.recipe.load import load
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
+from agentrl.trainer.run import run_folder
 
 
 def write_numbers(folder: Path) -> None:
@@ -77,6 +79,31 @@ def test_a_damaged_checkpoint_is_refused_with_the_file_named(
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "step-000009")
+
+
+def test_the_folder_to_resume_is_the_newest_that_has_a_checkpoint(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load("grpo_search")
+    with pytest.raises(CheckpointError) as caught:
+        run_folder(recipe, out=None, resume=True)
+    told = "; name the run with --out, or start one without --resume"
+    assert str(caught.value) == f"nothing to resume: no folder runs/grpo_search-*{told}"
+    runs = [Path("runs", f"grpo_search-2026010{day}-000000") for day in (1, 2, 3)]
+    runs[2].mkdir(parents=True)
+    with pytest.raises(CheckpointError) as caught:
+        run_folder(recipe, out=None, resume=True)
+    assert str(caught.value) == (
+        f"nothing to resume: no folder runs/grpo_search-* has a checkpoint (1 without){told}"
+    )
+    for run in runs[:2]:
+        Checkpoints(run / "checkpoints").save(1, {"iteration": 1}, write_numbers)
+    assert run_folder(recipe, out=None, resume=True) == runs[1]
+    assert run_folder(recipe, out=runs[2], resume=True) == runs[2]
+    with pytest.raises(CheckpointError, match="nothing to resume: there is no folder elsewhere"):
+        run_folder(recipe, out=Path("elsewhere"), resume=True)
+    (runs[2] / "metrics.jsonl").write_text("")
+    with pytest.raises(RecipeError, match="holds a run already"):
+        run_folder(recipe, out=runs[2], resume=False)
 
 
 def _save_for_ever(folder: Path) -> None:
