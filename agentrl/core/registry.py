@@ -25,7 +25,7 @@ _SCHEMES = {"gym": "agentrl.gym:FromGymnasium"}
 
 
 class EnvEntry(NamedTuple):
-    """An offered environment: where its class is and which package offers it."""
+    """An offered environment: where its class is and which package offers it, if any."""
 
     id: str
     path: str
@@ -95,7 +95,7 @@ def env_class(id: str) -> type[Env]:
     if scheme in _SCHEMES and colon:
         return _load(EnvEntry(id, _SCHEMES[scheme], "agentrl"))
     if colon:
-        return _load(EnvEntry(id, id, "the path given"))
+        return _load(EnvEntry(id, id, ""))
     table = env_table()
     offers = table.entries.get(id, ())
     if len(offers) > 1:
@@ -123,17 +123,18 @@ def _unknown(id: str, table: EnvTable) -> str:
 
 
 def _load(entry: EnvEntry) -> type[Env]:
-    where = f"environment {entry.id!r} of {entry.package}"
+    where = f"environment {entry.id!r}" + (f" of {entry.package}" if entry.package else "")
     module_name, colon, class_name = entry.path.partition(":")
     if not colon or not module_name or not class_name:
         raise RegistryError(f"{where}: {entry.path!r} is not of the form 'module:Class'")
+    origin = "" if entry.path == entry.id else f" from {entry.path!r}"
     try:
         module = importlib.import_module(module_name)
     except AgentRLError:
         raise
     except Exception as error:
         raise RegistryError(
-            f"{where} cannot be imported from {entry.path!r}: {type(error).__name__}: {error}"
+            f"{where} cannot be imported{origin}: {type(error).__name__}: {error}"
         ) from error
     found = getattr(module, class_name, None)
     if found is None:

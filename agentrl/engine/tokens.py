@@ -40,7 +40,8 @@ def load_tokenizer(model: str) -> Tokenizer:
     try:
         return cast(Tokenizer, AutoTokenizer.from_pretrained(model))
     except (OSError, ValueError) as error:
-        raise EngineError(f"no tokenizer at {model!r}: {error}") from error
+        said = str(error).strip().partition("\n")[0]
+        raise EngineError(f"no tokenizer at {model!r}: {said}") from error
 
 
 def stop_string(tokenizer: Tokenizer, token_ids: Sequence[int], stop: Sequence[str]) -> str | None:

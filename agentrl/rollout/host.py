@@ -15,6 +15,7 @@ from agentrl.core.errors import EngineError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Float32, Group, Int32, Task
 from agentrl.engine.base import Engine
+from agentrl.engine.tokens import load_tokenizer
 from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.envhost_client import Deadlines
 from agentrl.rollout.envhost_pool import HostPool, HostSettings
@@ -198,10 +199,7 @@ class RolloutHost:
         return Group(group_id, task.id, tuple(trees))
 
     def _load_tokenizer(self) -> Tokenizer:
-        from transformers import AutoTokenizer
-
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(self.spec.tokenizer or self.spec.model)
-        return tokenizer
+        return load_tokenizer(self.spec.tokenizer or self.spec.model)  # type: ignore[return-value]
 
     def _build_engine(self, renderer: Renderer) -> Engine:
         from agentrl.engine import ScriptedSettings, build  # above this room
