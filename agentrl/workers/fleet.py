@@ -14,6 +14,9 @@ from agentrl.core.types import Float32, Group, Int32, StopReason, Task
 
 T = TypeVar("T")
 
+_ALIVE_SECONDS = 60.0
+"""How long an engine under suspicion may take to score what it scored before."""
+
 
 class MemberLostError(EngineError):
     """A rollout worker's process is gone, with every episode that it was playing."""
@@ -97,6 +100,7 @@ class Fleet:
         self._trajectories = trajectories
         self._max_losses = max_losses
         self._weights: tuple[Path, int] | None = None
+        self._probe: Int32 | None = None
         self.report = FleetReport()
 
     async def start(self) -> None:
@@ -136,7 +140,7 @@ class Fleet:
                 continue
             finally:
                 seat.playing -= 1
-            if not _engine_is_dead(group):
+            if not await self._is_lost(group, seat, generation):
                 return group
             self.report.episodes_lost += job.samples or self._trajectories
             await self._restart_engine(seat, generation)
@@ -144,6 +148,20 @@ class Fleet:
             f"task {job.task.id!r} was lost {self._max_losses} times with its rollout worker; "
             "see the worker's log for what kills it (often memory)"
         )
+
+    async def _is_lost(self, group: Group, seat: _Seat, generation: int) -> bool:
+        """True when `group` met a dead engine, so that its failures say nothing about its task."""
+        if not _engine_failed(group):
+            return False
+        if _nothing_was_played(group) or seat.generation != generation:
+            return True
+        if self._probe is None:
+            return False
+        try:
+            await asyncio.wait_for(seat.member.score(self._probe), _ALIVE_SECONDS)
+        except (EngineError, TimeoutError):
+            return True
+        return False  # The engine is well: it refused some requests, as it would again.
 
     async def _replace(self, index: int, generation: int) -> None:
         seat = self._seats[index]
@@ -177,7 +195,9 @@ class Fleet:
 
     async def score(self, token_ids: Int32) -> list[Float32]:
         """Every engine's log-probabilities of `token_ids`."""
-        return await self._each(lambda member: member.score(token_ids))
+        scores = await self._each(lambda member: member.score(token_ids))
+        self._probe = token_ids
+        return scores
 
     async def _each(self, ask: Callable[[Member], Coroutine[object, object, T]]) -> list[T]:
         """What every member answers; one that is lost meanwhile is replaced and asked again."""
@@ -201,9 +221,11 @@ class Fleet:
         await asyncio.gather(*(seat.member.close() for seat in self._seats))
 
 
-def _engine_is_dead(group: Group) -> bool:
-    """True when nothing of the group was played because the engine failed every time."""
-    reasons = [t.stop_reason for t in group.trajectories()]
+def _engine_failed(group: Group) -> bool:
+    """True when the engine failed at least once, in the middle of an episode or at its start."""
     failures = [failure.stop_reason for tree in group.trees for failure in tree.failures]
-    played = any(not reason.is_failure for reason in reasons)
-    return not played and StopReason.ENGINE_ERROR in reasons + failures
+    return StopReason.ENGINE_ERROR in [*failures, *(t.stop_reason for t in group.trajectories())]
+
+
+def _nothing_was_played(group: Group) -> bool:
+    return all(trajectory.stop_reason.is_failure for trajectory in group.trajectories())

@@ -167,3 +167,30 @@ async def test_a_replacement_that_dies_at_its_start_is_replaced_as_well() -> Non
         FakeMember.start = start  # type: ignore[method-assign]
     assert len(groups) == 3 and len(made) == 3
     assert fleet.report.members_lost == 2
+
+
+async def test_a_group_that_an_engine_left_half_played_is_played_again_if_the_engine_is_dead() -> (
+    None
+):
+    for dead in (True, False):
+        fleet, made, _ = fleet_of(1, dies_at=set(), breaks_at=set())
+        await fleet.start()
+        await fleet.score(np.arange(5, dtype=np.int32))
+        member, whole, alive = made[0], made[0].play, made[0].score
+
+        async def half(job: Job, member=member, whole=whole, dead=dead) -> Group:  # type: ignore[no-untyped-def]
+            group = await whole(job)
+            group.trees[0].failures.append(Failure(-1, StopReason.ENGINE_ERROR, "refused"))
+            member.play = whole
+            if dead:
+                member.score = broken
+            return group
+
+        async def broken(token_ids: Int32, member=member, alive=alive) -> Float32:  # type: ignore[no-untyped-def]
+            member.score = alive
+            raise EngineError("dead")
+
+        member.play = half  # type: ignore[method-assign]
+        (group,) = await fleet.play(jobs(1))
+        assert bool(group.trees[0].failures) is not dead
+        assert (fleet.report.engines_restarted, fleet.report.episodes_lost) == (dead, 8 * dead)
