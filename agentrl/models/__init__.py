@@ -1,0 +1,1 @@
+"""Small policies that are built and trained on the spot."""
