@@ -308,9 +308,8 @@ class JsonFormat(Format):
         try:
             data = json.loads(body)
         except json.JSONDecodeError as error:
-            raise _MalformedError(
-                f"<tool_call> holds no JSON: {error.msg} at character {error.pos}. Write {wanted}."
-            ) from error
+            said = f"{error.msg.removesuffix(' at')} at character {error.pos}"
+            raise _MalformedError(f"<tool_call> holds no JSON: {said}. Write {wanted}.") from error
         except (ValueError, RecursionError) as error:
             raise _MalformedError(f"<tool_call> holds no usable JSON. Write {wanted}.") from error
         if not isinstance(data, dict):

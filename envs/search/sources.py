@@ -13,10 +13,11 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
-from agentrl.core.errors import DataError, nearest
+from agentrl.core.errors import DataError
 
 from .records import Passage, Question
 
@@ -150,7 +151,8 @@ def _read(
         keys = keys or _kind(line, name, kinds)
         for key in keys:
             if key not in line.row:
-                hint = nearest(key, line.row)
+                close = get_close_matches(key, line.row, n=1)
+                hint = f" It has {close[0]!r} instead." if close else ""
                 raise DataError(
                     f"{line.place}: a row of this {name} must have {_listed(keys)}, "
                     f"but {key!r} is missing.{hint}"
@@ -208,7 +210,9 @@ def _row(raw: bytes, place: str) -> _Row:
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 at byte {error.start + 1} of the line") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}") from error
+        # Some of Python's messages end in "at" themselves.
+        said = error.msg.removesuffix(" at")
+        raise DataError(f"{place}: not JSON: {said} at column {error.colno}") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: a row must be a JSON object, got {_shown(row)}")
     return row

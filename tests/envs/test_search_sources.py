@@ -109,7 +109,7 @@ CORPUS_MISTAKES = {
     ),
     "cut short": (
         f'{ROW}\n{{"id": "b", "ti',
-        ":2: not JSON: Unterminated string starting at at column 13",
+        ":2: not JSON: Unterminated string starting at column 13",
     ),
     "no object": ('["a", "T"]', ':1: a row must be a JSON object, got ["a", "T"]'),
     "no format": (
@@ -120,7 +120,7 @@ CORPUS_MISTAKES = {
     "a key missing later": (
         f'{ROW}\n\n{{"id": "b", "titel": "T", "text": "x"}}',
         ":3: a row of this corpus must have 'id', 'title', 'text', but 'title' is missing. "
-        "Did you mean 'titel'?",
+        "It has 'titel' instead.",
     ),
     "two formats": (
         f'{ROW}\n{{"id": "b", "contents": "x"}}',
