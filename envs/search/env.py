@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar, TypedDict, Unpack
 
-from agentrl.core.env import Forkable, Observation, StepResult
+from agentrl.core.env import Demonstration, Forkable, Observation, StepResult
 from agentrl.core.errors import DataError, RecipeError, nearest
 from agentrl.core.formats import FormatName
 from agentrl.core.retrieval import ResultStyle, Retriever, told
@@ -20,6 +20,7 @@ from agentrl.core.types import Task
 from agentrl.graders.qa import exact_match, token_f1
 
 from . import facts
+from .demonstrations import Expert
 from .gold import gold_queries
 from .index import Bm25Index, Scoring, shared
 from .prompts import PromptStyle, question_prompt
@@ -233,6 +234,10 @@ class FactsSearchEnv(SearchEnv):
             result_style=result_style,
             **common,
         )
+
+    def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
+        """Episodes of a scripted expert, four fifths of them in made-up worlds (see `Expert`)."""
+        return Expert().demonstrations(seed)
 
     @cached_property
     def retriever(self) -> Retriever:
