@@ -69,6 +69,9 @@ def start(
         warnings.simplefilter("ignore")
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
+    if not Path("/dev/nvidiactl").exists():
+        # Asked without it, DeepSpeed looks for every kind of accelerator and says what it missed.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 @app.command()
