@@ -1,4 +1,4 @@
-"""`agentrl recipe`: what a recipe says, and whether it can work."""
+"""`agentrl recipe`: what a recipe says, whether it can work, and what it may say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 
 from agentrl.core.errors import RecipeError
 from agentrl.recipe.check import Purpose
+from agentrl.recipe.keys import find_sections
 from agentrl.recipe.load import differences, dump, load, load_with_source
 from agentrl.recipe.source import find_recipe, read_source
 
@@ -49,6 +50,22 @@ def check(
             console.print(f"{recipe}: ok")
     if mistakes:
         raise RecipeError("\n".join(mistakes))
+
+
+@app.command()
+def keys(
+    section: Annotated[
+        str, typer.Argument(help="A section or a key, as in sampler or train.iterations.")
+    ] = "",
+) -> None:
+    """List what a recipe may say: every key, what it takes, its default and what it does."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for found in find_sections(section):
+        if found.keys:
+            console.print(found.title)
+        for key in found.keys:
+            default = f"default {key.default}" if key.default else "must be given"
+            console.print(f"  {key.name}  {key.takes}, {default}\n    {key.about}")
 
 
 def _purpose(recipe: str) -> Purpose:
