@@ -132,17 +132,22 @@ class Learner:
         for row_id, row in kept:
             _check(row, row_id)
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
-        count = self._largest(len(kept))
+        count = int(self._largest(len(kept)))
+        largest = 0.0
         for index in range(count):
             # A rank with fewer rows goes through as many passes: gradients are reduced in each.
             row_id, row = kept[index] if index < len(kept) else (-1, _empty_row())
-            sums += self._backward(row, row_id, denominator)
+            found, apart = self._backward(row, row_id, denominator)
+            sums += found
+            largest = max(largest, apart)
         total = dict(zip(SUMS, self._summed(sums).tolist(), strict=True))
         rate = self.settings.optimizer.rate(self.updates)
         norm = self._step(rate) if count else 0.0
         means = metrics(
             total, denominator, objective=self.objective, with_reference=self._with_reference
         )
+        if self.objective == "policy":
+            means["train/behavior_difference_largest"] = self._largest(largest)
         return means | {
             "train/gradient_norm": norm,
             "train/learning_rate": rate if count else 0.0,
@@ -155,7 +160,7 @@ class Learner:
         for index, row in enumerate(rows):
             _check(row, index)
         found: list[Float32] = []
-        for index in range(self._largest(len(rows))):
+        for index in range(int(self._largest(len(rows)))):
             row = rows[index] if index < len(rows) else _empty_row()
             values = self._forward(row, temperature=self.temperature).logprobs
             column = np.zeros(len(row), np.float32)
@@ -245,8 +250,11 @@ class Learner:
                 self._shared.close()
             self._engine.destroy()
 
-    def _backward(self, row: Row, row_id: int, denominator: float) -> Tensor:
-        """Add the gradient of `row` to the engine's; returns its `SUMS` on the CPU."""
+    def _backward(self, row: Row, row_id: int, denominator: float) -> tuple[Tensor, float]:
+        """Add the gradient of `row` to the engine's.
+
+        Returns its `SUMS` on the CPU and the largest |policy - behaviour log-probability|.
+        """
         tokens = self._tokens(row)
 
         def terms(span: slice, logprobs: Tensor, entropies: Tensor) -> Tensor:
@@ -268,9 +276,11 @@ class Learner:
                 "have diverged: lower learning_rate or grad_clip and resume from a checkpoint"
             )
         self._engine.backward(result.loss)
-        return token_sums(
+        sums = token_sums(
             result.logprobs, result.entropies, tokens, self.settings.loss, objective=self.objective
         ).cpu()
+        apart = (result.logprobs.detach() - tokens.behavior).abs()
+        return sums, float(apart.max()) if len(apart) else 0.0
 
     def _forward(
         self, row: Row, *, temperature: float, terms: object = None, scale: float = 1.0
@@ -391,10 +401,10 @@ class Learner:
     def _world(self) -> int:
         return torch.distributed.get_world_size()
 
-    def _largest(self, value: int) -> int:
-        number = torch.tensor([value], device=self.device)
+    def _largest(self, value: float) -> float:
+        number = torch.tensor([value], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
-        return int(number.item())
+        return float(number.item())
 
     def _summed(self, values: Tensor) -> Tensor:
         values = values.to(self.device)
