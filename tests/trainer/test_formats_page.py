@@ -1,0 +1,104 @@
+"""`docs/formats.md` says what a run leaves: held against a run that is played here."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from agentrl import store
+from agentrl.core.types import StopReason
+from agentrl.credit import GrpoCredit, TurnTable, assign
+from agentrl.engine.settings import TransformersSettings
+from agentrl.recipe.load import load
+from agentrl.testing.trees import random_groups
+from agentrl.trainer.evaluate import evaluate_recipe
+from agentrl.trainer.metrics import read_metrics
+from agentrl.trainer.run import run
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
+CREDIT = ("positive", "negative", "weight")
+TEXTS = ("prompt_text", "action_text", "observation_text")
+
+
+def section(title: str) -> str:
+    return re.search(rf"^## {title}$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)[1]
+
+
+def names(text: str) -> list[str]:
+    """What stands in backticks in the first column of the tables in `text`."""
+    first = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")]
+    return [name for cell in first for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def words(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return words(kind.value_type)
+    if pa.types.is_list(kind):
+        return f"list of {words(kind.value_type)}"
+    if pa.types.is_map(kind):
+        return f"map of {words(kind.key_type)} to {words(kind.item_type)}"
+    return str(kind)
+
+
+def test_the_columns_of_trees_are_those_of_the_page(tmp_path) -> None:
+    groups = random_groups(0, n_groups=2)
+    table = TurnTable.of(groups)
+    credit = assign(table, GrpoCredit(), aggregation="token_mean").credit
+    store.write(tmp_path / "trees.parquet", groups, credit=credit, decode=str)
+    schema = pq.read_schema(tmp_path / "trees.parquet")
+    listed = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ", section("Trees"), re.MULTILINE)
+    found = [(field.name, words(field.type)) for field in schema]
+    assert (
+        listed + [(name, "double") for name in CREDIT] + [(name, "string") for name in TEXTS]
+        == found
+    )
+    assert all(f"`{name}`" in section("Trees") for name in (*CREDIT, *TEXTS, *StopReason))
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    recipe = load(
+        recipe_file, ["train={iterations: 2, tasks_per_iteration: 2}", "learner.loss.kl=0.01"]
+    )
+    run(recipe, out=out)
+    listed = {re.split(r"[/]", name)[0] for name in names(PAGE.partition("## ")[0])}
+    assert {path.name for path in out.iterdir()} == listed
+    assert {re.sub(r"\d+", "N", path.name) for path in (out / "trees").iterdir()} == {
+        "iteration-N.parquet",
+        "eval-N.parquet",
+    }
+
+    found = {name for row in read_metrics(out / "metrics.jsonl") for name in row}
+    templates = names(section("Metrics"))
+    assert len(templates) == len(set(templates))
+    expected = {
+        filled
+        for name in templates
+        for filled in (
+            [name.replace("REASON", reason) for reason in StopReason]
+            if "REASON" in name
+            else [name.replace("COMPONENT", "vowels").replace("SCORE", recipe.eval.score)]
+        )
+    }
+    assert found == expected | {"iteration", "time"}
+
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    files = {name.rstrip("/") for name in names(section("Checkpoints"))}
+    assert {path.name for path in checkpoint.iterdir()} == files - {"ahead.parquet"}
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert all(f"`{key}`" in section("Checkpoints") for key in state)
+
+    of_run, of_eval = section("result.json").split("of `agentrl eval`")
+    assert json.loads((out / "result.json").read_text()).keys() == set(names(of_run))
+    assert recipe.engine == TransformersSettings(max_batch=1)
+    evaluated = evaluate_recipe(recipe, policy=str(out / "policy"), out=tmp_path / "eval").out
+    told = json.loads((evaluated / "result.json").read_text())
+    assert told.keys() == set(names(of_eval))
+    assert all(f"`{key}`" in of_eval for key in told["spent"])
+    assert {path.name for path in evaluated.iterdir()} == {"result.json", "trees.parquet"}
