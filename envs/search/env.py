@@ -32,6 +32,8 @@ from .structure import boxed, valid_structure
 
 COMPONENTS = ("em", "f1", "format")
 _SEARCH_SECONDS = 120.0
+_HASTY = 0.4
+"""The chance that the scripted expert answers too early, at each search but the last."""
 
 
 class _Common(TypedDict, total=False):
@@ -236,8 +238,12 @@ class FactsSearchEnv(SearchEnv):
         )
 
     def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
-        """Episodes of a scripted expert, four fifths of them in made-up worlds (see `Expert`)."""
-        return Expert().demonstrations(seed)
+        """Episodes of a scripted expert, four fifths of them in made-up worlds (see `Expert`).
+
+        The expert is hasty: after each search but the last it may answer with what it has. So
+        what imitation teaches is to search and to copy, and not when to stop.
+        """
+        return Expert(hasty=_HASTY).demonstrations(seed)
 
     @cached_property
     def retriever(self) -> Retriever:
