@@ -127,7 +127,7 @@ def test_origins_name_the_line_or_the_override() -> None:
     sampler = next(i for i, line in enumerate(lines, 1) if line.startswith("sampler:"))
     assert source.origin(("sampler", "initial")) == f"{path}:{sampler}"
     assert source.origin(("train", "iterations")) == "override train.iterations=3"
-    assert source.origin(("log", "trees")) == str(path)
+    assert source.origin(("seed",)) == str(path)
 
 
 def test_differences_are_those_from_the_chosen_types_defaults() -> None:
