@@ -77,6 +77,11 @@ class _Seat:
     generation: int = 0
     mending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    async def mended(self) -> tuple[Member, int]:
+        """The member, once it is started and holds the current weights, and its generation."""
+        async with self.mending:
+            return self.member, self.generation
+
 
 class Fleet:
     """`size` members made by `make`; each plays at most `jobs_at_once` jobs.
@@ -130,10 +135,10 @@ class Fleet:
         for _ in range(self._max_losses):
             index = min(range(len(self._seats)), key=lambda i: self._seats[i].playing)
             seat = self._seats[index]
-            generation = seat.generation
             seat.playing += 1
             try:
-                group = await seat.member.play(job)
+                member, generation = await seat.mended()
+                group = await member.play(job)
             except MemberLostError:
                 self.report.episodes_lost += job.samples or self._trajectories
                 await self._replace(index, generation)
@@ -205,9 +210,9 @@ class Fleet:
         async def one(index: int) -> T:
             seat = self._seats[index]
             for _ in range(self._max_losses - 1):
-                generation = seat.generation
+                member, generation = await seat.mended()
                 try:
-                    return await ask(seat.member)
+                    return await ask(member)
                 except MemberLostError:
                     await self._replace(index, generation)
                 except EngineError:

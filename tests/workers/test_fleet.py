@@ -194,3 +194,26 @@ async def test_a_group_that_an_engine_left_half_played_is_played_again_if_the_en
         (group,) = await fleet.play(jobs(1))
         assert bool(group.trees[0].failures) is not dead
         assert (fleet.report.engines_restarted, fleet.report.episodes_lost) == (dead, 8 * dead)
+
+
+async def test_a_job_waits_for_a_replacement_that_is_still_starting() -> None:
+    fleet, made, _ = fleet_of(1, dies_at={"0"}, breaks_at=set())
+    await fleet.start()
+    await fleet.load(Path("w"), 1)
+    start = FakeMember.start
+
+    async def slow(self: FakeMember) -> None:
+        await asyncio.sleep(0.02)
+        await start(self)
+
+    FakeMember.start = slow  # type: ignore[method-assign]
+    try:
+        first = asyncio.create_task(fleet.play(jobs(1)))
+        await asyncio.sleep(0.01)
+        assert len(made) == 2 and not made[1].loaded
+        (group,) = await fleet.play(jobs(2)[1:])
+        await first
+    finally:
+        FakeMember.start = start  # type: ignore[method-assign]
+    assert group.task_id == "1" and made[1].loaded == [1]
+    assert (fleet.report.members_lost, fleet.report.episodes_lost) == (1, 8)
