@@ -158,12 +158,13 @@ class Fleet:
         """True when `group` met a dead engine, so that its failures say nothing about its task."""
         if not _engine_failed(group):
             return False
-        if _nothing_was_played(group) or seat.generation != generation:
+        member, now = await seat.mended()
+        if _nothing_was_played(group) or now != generation:
             return True
         if self._probe is None:
             return False
         try:
-            await asyncio.wait_for(seat.member.score(self._probe), _ALIVE_SECONDS)
+            await asyncio.wait_for(member.score(self._probe), _ALIVE_SECONDS)
         except (EngineError, TimeoutError):
             return True
         return False  # The engine is well: it refused some requests, as it would again.

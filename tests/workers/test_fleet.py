@@ -217,3 +217,26 @@ async def test_a_job_waits_for_a_replacement_that_is_still_starting() -> None:
         FakeMember.start = start  # type: ignore[method-assign]
     assert group.task_id == "1" and made[1].loaded == [1]
     assert (fleet.report.members_lost, fleet.report.episodes_lost) == (1, 8)
+
+
+async def test_a_group_that_ends_while_its_engine_is_restarted_is_played_again() -> None:
+    fleet, made, _ = fleet_of(1, dies_at=set(), breaks_at={"0"})
+    await fleet.start()
+    await fleet.score(np.arange(5, dtype=np.int32))
+    member, whole, restarting = made[0], made[0].play, asyncio.Event()
+
+    async def half(job: Job) -> Group:
+        group = await whole(job)
+        if job.task.id == "1" and not restarting.is_set():
+            await restarting.wait()
+            group.trees[0].failures.append(Failure(-1, StopReason.ENGINE_ERROR, "closed"))
+        return group
+
+    async def slow() -> None:
+        restarting.set()
+        await asyncio.sleep(0.02)
+
+    member.play, member.restart_engine = half, slow  # type: ignore[method-assign]
+    groups = await fleet.play(jobs(2))
+    assert not any(group.trees[0].failures for group in groups)
+    assert (fleet.report.engines_restarted, fleet.report.episodes_lost) == (1, 16)
