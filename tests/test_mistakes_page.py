@@ -109,6 +109,11 @@ RECIPES = (
         "credit: {type: arpo}",
         "credit: {type: arpo}\nrollout: {sampling: {top_p: 0.9}}",
     ),
+    (
+        "a script that is not there",
+        "credit: {type: arpo}",
+        "credit: {type: arpo}\nengine: {type: scripted, script: orcale}",
+    ),
     ("what is no YAML", "credit: {type: arpo}", "credit: {type: arpo"),
 )
 

@@ -8,12 +8,15 @@ from typing import Literal, TypeAlias
 from agentrl.core.env import Env
 from agentrl.core.errors import AgentRLError, RecipeError, nearest
 from agentrl.core.registry import env_class, env_settings, make_env
+from agentrl.engine.settings import ScriptedSettings
 from agentrl.recipe.messages import Problem
 from agentrl.recipe.models import resolve_model
 from agentrl.recipe.schema import Recipe
 
 Purpose: TypeAlias = Literal["run", "sft", "eval"]
 """The command that a recipe is read for."""
+
+_SCRIPTS = ("random", "oracle")
 
 
 def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
@@ -81,6 +84,12 @@ def _rollout(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
             ("engine", "type"),
             f"engine.type: {engine.type!r} cannot take new weights, so it cannot train; it is for "
             "`agentrl eval`. Use 'vllm' or 'transformers'.",
+        )
+    if isinstance(engine, ScriptedSettings) and engine.script not in _SCRIPTS:
+        yield Problem(
+            ("engine", "script"),
+            f"engine.script: no script is named {engine.script!r}."
+            f"{nearest(engine.script, _SCRIPTS)} Known: {', '.join(_SCRIPTS)}.",
         )
     length = getattr(engine, "max_model_len", None)
     if length is not None and length < rollout.limits.max_tokens:

@@ -90,17 +90,19 @@ def _show(group: Group, renderer: Renderer, display: Display) -> None:
 
 
 def _show_batch(groups: Sequence[Group], recipe: Recipe, display: Display) -> None:
-    # A group of one says nothing about itself, so the two episodes are compared with each other.
-    together = [Group("dry-run", "dry-run", tuple(t for g in groups for t in g.trees))]
+    # A group of one has nothing to be compared with: its return stands for its advantage.
     steps = training_steps(
-        together,
-        recipe.credit,
+        groups,
+        recipe.credit.model_copy(update={"singleton": "raw"}),
         recipe.learner.loss,
         pack_tokens=recipe.learner.pack_tokens,
         updates=1,
     )
     rows = [row for step in steps for row in step.batch.rows]
     trained = sum(row.trained_tokens for row in rows)
+    if not rows:
+        display.line("\nno episode earned anything, so nothing was packed; no update was made")
+        return
     display.line(
         f"\npacked into {len(rows)} {'row' if len(rows) == 1 else 'rows'} of "
         f"{sum(len(row) for row in rows)} tokens, {trained} of "

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentrl import store
-from agentrl.core.errors import FailureRateError, LearnerError
+from agentrl.core.errors import FailureRateError, LearnerError, RecipeError, nearest
 from agentrl.core.types import Group, Task
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
@@ -263,6 +263,7 @@ class Loop:
         ]
         with self.display.bar("evaluating", len(jobs)) as bar:
             groups = await self.fleet.play(jobs, done=lambda _: bar.advance(bar.task_ids[0]))
+        self._check_score(groups)
         scores = []
         for group in groups:
             played = [t for t in group.trajectories() if not t.stop_reason.is_failure]
@@ -290,6 +291,19 @@ class Loop:
             "eval/turns_mean": rollout_metrics(groups)["rollout/turns_mean"],
             "time/eval_seconds": time.monotonic() - started,
         }
+
+    def _check_score(self, groups: Sequence[Group]) -> None:
+        """Refuse a score that no trajectory has: absent is not 0."""
+        score = self.recipe.eval.score
+        found = {
+            name for g in groups for tree in g.trees for turn in tree.turns for name in turn.rewards
+        }
+        if found and score != "reward" and score not in found:
+            known = ["reward", *sorted(found)]
+            raise RecipeError(
+                f"eval.score: no episode of {self.recipe.env.id!r} has a reward component "
+                f"{score!r}.{nearest(score, known)} Known: {', '.join(known)}."
+            )
 
     def save(self) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""

@@ -86,6 +86,19 @@ def test_a_run_ends_when_its_budget_is_spent(recipe_file: Path, tmp_path: Path) 
     assert rows[-2].get("budget/generated_tokens", 0) < 150
 
 
-def test_a_dry_run_plays_two_episodes_without_a_model(recipe_file: Path) -> None:
+def test_a_dry_run_plays_two_episodes_without_a_model(recipe_file: Path, capsys) -> None:
     groups = dry_run(load(recipe_file))
     assert [len(list(group.trajectories())) for group in groups] == [1, 1]
+    tokens = sum(len(turn.action_ids) for g in groups for tree in g.trees for turn in tree.turns)
+    assert f"{tokens} of them trained; no update was made" in capsys.readouterr().out
+
+
+def test_a_score_that_no_episode_has_is_refused_before_training(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        run(load(recipe_file, ["eval.score=vowel"]), out=tmp_path / "run")
+    assert str(caught.value) == (
+        "eval.score: no episode of 'trainer_fakes:VowelEnv' has a reward component 'vowel'. Did "
+        "you mean 'vowels'? Known: reward, vowels."
+    )
