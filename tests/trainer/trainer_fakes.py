@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Self
 
 from agentrl.core.env import Env, Observation, StepInfo, StepResult
+from agentrl.core.errors import EngineError
 from agentrl.core.types import Message, Task
 
 
@@ -17,8 +21,9 @@ class VowelEnv(Env):
 
     forkable = "copy"
 
-    def __init__(self, *, crash: bool = False) -> None:
+    def __init__(self, *, crash: bool = False, seconds: float = 0.0) -> None:
         self.crash = crash
+        self.seconds = seconds
         self._turn = 0
 
     def tasks(self, split: str) -> Sequence[Task]:
@@ -31,8 +36,8 @@ class VowelEnv(Env):
         return (Message.of("user", task.data["word"]),)
 
     async def step(self, action: str) -> StepResult:
-        """Count vowels."""
-        await asyncio.sleep(0)
+        """Count vowels, after `seconds`."""
+        await asyncio.sleep(self.seconds)
         if self.crash:
             raise RuntimeError("this environment is broken")
         self._turn += 1
@@ -46,14 +51,29 @@ class VowelEnv(Env):
         return copy.copy(self)
 
 
-class FragileEnv(VowelEnv):
-    """Ends its process at the first step, once for each machine-wide marker file."""
+class EngineBreakerEnv(VowelEnv):
+    """Breaks every engine of its process for good, once, when the file ENGINE_BREAKER exists."""
 
     async def step(self, action: str) -> StepResult:
-        """Die once."""
-        marker = os.environ["FRAGILE_MARKER"]
-        if not os.path.exists(marker):
-            with open(marker, "w") as file:
-                file.write(str(os.getpid()))
-            os._exit(9)
+        """Break what there is, then go on."""
+        armed = Path(os.environ["ENGINE_BREAKER"])
+        if armed.exists():
+            armed.unlink()
+            break_engines()
         return await super().step(action)
+
+
+def break_engines() -> None:
+    """Make the engines of this process fail as dead ones do."""
+    from agentrl.engine.transformers import TransformersEngine
+    from agentrl.engine.vllm_loop import EngineLoop
+
+    async def dead(*_: object) -> None:
+        raise EngineError("this engine is dead")
+
+    for thing in gc.get_objects():
+        if isinstance(thing, TransformersEngine):
+            thing.generate = thing.score = dead  # type: ignore[method-assign,assignment]
+        elif isinstance(thing, EngineLoop):
+            # Nothing that its thread can work on: the thread ends, as it does when vLLM fails.
+            thing._put(None, Future())  # type: ignore[arg-type]
