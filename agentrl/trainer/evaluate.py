@@ -51,7 +51,7 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
         raise DataError(f"{recipe.env.id!r} has no tasks in split {recipe.eval.split!r}")
     model = recipe.policy.path
     with display.phase("starting the rollout workers"):
-        runtime = await open_runtime(recipe, model=model, learner=False)
+        runtime = await open_runtime(recipe, model=model, out=None)
     jobs = [
         Job(
             task=task,

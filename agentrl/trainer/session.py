@@ -30,7 +30,7 @@ async def open_workers(
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.yaml").write_text(dump(recipe))
     with display.phase("starting the rollout workers and the learner"):
-        runtime = await open_runtime(recipe, model=model, objective=objective)
+        runtime = await open_runtime(recipe, model=model, out=out, objective=objective)
     try:
         yield runtime
     finally:

@@ -1,4 +1,4 @@
-"""The learner as the trainer sees it: in this process, or ranks that are Ray actors."""
+"""A learner of several ranks, each a Ray actor, with the interface of one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from agentrl.core.errors import AgentRLError, LearnerError, SetupError
+from agentrl.core.errors import AgentRLError, LearnerError
 
 if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
+
     from agentrl.core.types import Float32, Int32
-    from agentrl.learner.base import PolicyLearner
     from agentrl.learner.batch import Row
     from agentrl.learner.learner import Learner
     from agentrl.learner.loss import Objective
@@ -30,38 +31,20 @@ class LearnerLostError(LearnerError):
     """A rank's process is gone, and the group with it: a new one can go on from a checkpoint."""
 
 
-def open_learner(
-    settings: LearnerSettings,
-    model: str | Path,
-    *,
-    runtime: Literal["local", "ray"],
-    objective: Objective = "policy",
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> PolicyLearner:
-    """A learner in this process (`"local"`, one rank only) or as `settings.ranks` Ray actors.
-
-    With `"ray"` a cluster must be connected already. The rest is as for `Learner`.
-    """
-    if runtime == "ray":
-        return LearnerGroup(
-            settings, model, objective=objective, temperature=temperature, seed=seed
-        )
-    if settings.ranks > 1:
-        raise SetupError(
-            f"learner.ranks is {settings.ranks}, and the local runtime has one process. Use "
-            "runtime: ray, or ranks: 1"
-        )
-    from agentrl.learner.learner import Learner
-
-    return Learner(settings, model, objective=objective, temperature=temperature, seed=seed)
-
-
 class RankActor:
-    """What runs inside a rank's process."""
+    """What runs inside a rank's process, which enters the driver's working `folder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        from agentrl.workers.nodes import enter
+
+        enter(folder)
         self._learner: Learner | None = None
+
+    def node(self) -> str:
+        """Id of the node that the rank runs on."""
+        from agentrl.workers.nodes import this_node
+
+        return this_node()
 
     def address(self) -> str:
         """A free `tcp://` address of this machine, for the ranks to meet at."""
@@ -84,7 +67,9 @@ class RankActor:
     ) -> int:
         """Load the model and meet the other ranks; returns the process id."""
         from agentrl.learner.learner import Learner
+        from agentrl.workers.nodes import require_policy
 
+        require_policy(model)
         self._learner = Learner(
             settings,
             model,
@@ -146,18 +131,31 @@ class LearnerGroup:
         objective: Objective = "policy",
         temperature: float = 1.0,
         seed: int = 0,
+        reserved: PlacementGroup | None = None,
     ) -> None:
-        """Start the ranks; a cluster must be connected. Arguments as for `Learner`."""
+        """Start the ranks; a cluster must be connected.
+
+        `reserved` holds a GPU for each (see `placement.reserve`). The rest is as for `Learner`.
+        """
         import ray
+
+        from agentrl.workers.placement import gpus_per_rank, strategy
 
         cores = int(ray.cluster_resources().get("CPU", 1))
         threads = settings.threads or max(1, cores // settings.ranks)
-        gpus = int(settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+        gpus = gpus_per_rank(settings.device)
         environment = QUIET_THREADS | {"OMP_NUM_THREADS": str(threads)}
-        actor = ray.remote(RankActor).options(
-            num_cpus=0, num_gpus=gpus, runtime_env={"env_vars": environment}
-        )
-        self.actors = [actor.remote() for _ in range(settings.ranks)]
+        actor = ray.remote(RankActor)
+        self.actors = [
+            actor.options(
+                num_cpus=0,
+                num_gpus=gpus,
+                scheduling_strategy=strategy(rank, gpus=gpus, group=reserved),
+                runtime_env={"env_vars": environment},
+            ).remote(os.getcwd())
+            for rank in range(settings.ranks)
+        ]
+        self.nodes: list[str] = self._gather([actor.node.remote() for actor in self.actors])
         address = self._gather([self.actors[0].address.remote()])[0]
         shared = (settings.model_copy(update={"threads": threads}), str(model), objective)
         self.pids = self._gather(

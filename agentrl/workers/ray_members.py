@@ -8,44 +8,27 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from agentrl.core.errors import SetupError
 from agentrl.core.types import Float32, Group, Int32
 from agentrl.rollout.host import HostSpec
 from agentrl.workers.fleet import Job, MemberLostError
 from agentrl.workers.local import LocalMember
-
-
-def connect(address: str | None) -> None:
-    """Join the Ray cluster at `address` (`"auto"`: the one of this machine), or start one here."""
-    if ray.is_initialized():
-        return
-    # Workers inherit it: Ray would otherwise print a line for each actor and each warning.
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options = {"include_dashboard": False} if address is None else {}
-    try:
-        ray.init(
-            address=address,
-            logging_level="ERROR",
-            log_to_driver=bool(os.environ.get("AGENTRL_WORKER_LOGS")),
-            **options,
-        )
-    except ConnectionError as error:
-        raise SetupError(
-            f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head` "
-            "or leave `cluster` out to run on this machine alone"
-        ) from error
+from agentrl.workers.nodes import Courier, enter, require_policy, this_node
+from agentrl.workers.placement import strategy
 
 
 class RolloutActor:
     """What runs inside the actor's process: a local member, by method name."""
 
-    def __init__(self, spec: HostSpec) -> None:
+    def __init__(self, spec: HostSpec, folder: str) -> None:
+        enter(folder)
+        self._spec = spec
         self._member = LocalMember(spec)
 
-    async def start(self) -> None:
-        """See `Member`."""
+    async def start(self) -> str:
+        """See `Member`; returns the id of the node."""
+        require_policy(self._spec.model)
         await self._member.start()
+        return this_node()
 
     async def play(self, job: Job) -> Group:
         """See `Member`."""
@@ -75,14 +58,25 @@ class RolloutActor:
 class RayMember:
     """A member in an actor of its own; every call of a dead actor is a `MemberLostError`."""
 
-    def __init__(self, spec: HostSpec, *, gpus: float, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        spec: HostSpec,
+        *,
+        index: int,
+        courier: Courier,
+        gpus: float,
+        environment: dict[str, str],
+    ) -> None:
         actor = ray.remote(RolloutActor)
+        self._courier = courier
+        self._node = ""
         self.actor = actor.options(
             num_cpus=0,
             num_gpus=gpus,
+            scheduling_strategy=strategy(index, gpus=gpus),
             max_concurrency=10_000,
             runtime_env={"env_vars": environment},
-        ).remote(spec)
+        ).remote(spec, os.getcwd())
 
     async def _call(self, method: str, *arguments: object) -> object:
         try:
@@ -94,7 +88,8 @@ class RayMember:
 
     async def start(self) -> None:
         """See `Member`."""
-        await self._call("start")
+        self._node = str(await self._call("start"))
+        self._courier.register(self._node)
 
     async def play(self, job: Job) -> Group:
         """See `Member`."""
@@ -104,7 +99,8 @@ class RayMember:
 
     async def load(self, weights: Path, version: int) -> None:
         """See `Member`."""
-        await self._call("load", str(weights), version)
+        local = await self._courier.bring(weights, version, self._node)
+        await self._call("load", str(local), version)
 
     async def score(self, token_ids: Int32) -> Float32:
         """See `Member`."""

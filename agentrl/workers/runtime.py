@@ -6,12 +6,10 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.core.errors import RecipeError
-from agentrl.engine.settings import VllmSettings
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.host import HostSpec
@@ -21,17 +19,19 @@ from agentrl.workers.local import LocalMember
 
 if TYPE_CHECKING:
     from agentrl.learner.loss import Objective
+    from agentrl.workers.cluster import Cluster
 
 
 @dataclass(slots=True)
 class Runtime:
-    """Started workers. `learner` is absent where nothing is trained; `open_learner` makes one."""
+    """Started workers. There is no learner where nothing is trained; `open_learner` makes one."""
 
     fleet: Fleet
     renderer: Renderer
     model: str
     optional_learner: PolicyLearner | None
-    open_learner: Callable[[], PolicyLearner]
+    open_learner: Callable[[], PolicyLearner | None]
+    cluster: Cluster | None
 
     @property
     def learner(self) -> PolicyLearner:
@@ -55,6 +55,8 @@ class Runtime:
         await self.fleet.close()
         if self.optional_learner is not None:
             self.optional_learner.close()
+        if self.cluster is not None:
+            await asyncio.to_thread(self.cluster.close)
 
 
 def save_frame(model: str, folder: Path) -> None:
@@ -73,16 +75,26 @@ def save_frame(model: str, folder: Path) -> None:
 
 
 async def open_runtime(
-    recipe: Recipe, *, model: str, objective: Objective = "policy", learner: bool = True
+    recipe: Recipe, *, model: str, out: Path | None, objective: Objective = "policy"
 ) -> Runtime:
     """Start the rollout members and the learner of `recipe`, side by side.
 
-    `model` is the folder or hub id that both load.
-    """
-    if recipe.runtime == "ray":
-        from agentrl.workers.ray_members import connect
+    `model` is the folder or hub id that both load. `out` is the existing folder into which the
+    learner will write checkpoints; None: there is no learner.
 
-        connect(recipe.cluster)
+    Raises:
+        SetupError: no cluster answers, it is too small, or a node does not see a folder.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(model).is_dir():
+        model = str(Path(model).absolute())
+    renderer = Renderer(AutoTokenizer.from_pretrained(model))
+    cluster = None
+    if recipe.runtime == "ray":
+        from agentrl.workers.cluster import Cluster
+
+        cluster = Cluster(recipe, ranks=recipe.learner.ranks if out is not None else 0)
     spec = HostSpec(
         env_id=recipe.env.id,
         env_args=recipe.env.args,
@@ -91,56 +103,54 @@ async def open_runtime(
         sampler=recipe.sampler,
         rollout=recipe.rollout,
     )
-    fleet = _fleet(recipe, spec)
-    open_learner = partial(_learner, recipe, model, objective)
+    fleet = _fleet(recipe, spec, cluster)
+
+    def open_learner() -> PolicyLearner | None:
+        return None if out is None else _learner(recipe, model, objective, out, cluster)
+
     started, trained = await asyncio.gather(
-        fleet.start(),
-        asyncio.to_thread(open_learner) if learner else _nothing(),
-        return_exceptions=True,
+        fleet.start(), asyncio.to_thread(open_learner), return_exceptions=True
     )
+    learner = None if isinstance(trained, BaseException) else trained
+    runtime = Runtime(fleet, renderer, model, learner, open_learner, cluster)
     for outcome in (started, trained):
         if isinstance(outcome, BaseException):
-            await fleet.close()
+            await runtime.close()
             raise outcome
-    from transformers import AutoTokenizer
-
-    renderer = Renderer(AutoTokenizer.from_pretrained(model))
-    return Runtime(fleet, renderer, model, trained, open_learner)  # type: ignore[arg-type]
+    return runtime
 
 
-async def _nothing() -> None:
-    return None
+def _learner(
+    recipe: Recipe, model: str, objective: Objective, out: Path, cluster: Cluster | None
+) -> PolicyLearner:
+    if cluster is not None:
+        return cluster.learner(model, objective=objective, out=out)
+    if recipe.learner.ranks > 1:
+        raise RecipeError(
+            f"runtime: local has one process, learner.ranks is {recipe.learner.ranks}; use "
+            "runtime: ray"
+        )
+    from agentrl.learner.learner import Learner
 
-
-def _learner(recipe: Recipe, model: str, objective: Objective) -> PolicyLearner:
-    from agentrl.workers.learner import open_learner
-
-    return open_learner(
+    return Learner(
         recipe.learner,
         model,
-        runtime=recipe.runtime,
         objective=objective,
         temperature=recipe.rollout.sampling.temperature,
         seed=recipe.seed,
     )
 
 
-def _fleet(recipe: Recipe, spec: HostSpec) -> Fleet:
+def _fleet(recipe: Recipe, spec: HostSpec, cluster: Cluster | None) -> Fleet:
     rollout = recipe.rollout
-    if recipe.runtime == "local" and rollout.workers != 1:
+    if cluster is None and rollout.workers != 1:
         raise RecipeError(
             f"runtime: local has one rollout worker, rollout.workers is {rollout.workers}; "
             "use runtime: ray"
         )
 
     def make(index: int) -> Member:
-        if recipe.runtime == "local":
-            return LocalMember(spec)
-        from agentrl.workers.ray_members import RayMember
-
-        engine = recipe.engine
-        environment = engine.environment() if isinstance(engine, VllmSettings) else {}
-        return RayMember(spec, gpus=rollout.gpus_per_worker, environment=environment)
+        return LocalMember(spec) if cluster is None else cluster.member(index, spec)
 
     trajectories = recipe.sampler.trajectories
     return Fleet(

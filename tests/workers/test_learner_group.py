@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agentrl.core.errors import ContractError, LearnerError, SetupError
+from agentrl.core.errors import ContractError, LearnerError
 from agentrl.learner.batch import Row
+from agentrl.learner.learner import Learner
 from agentrl.learner.settings import LearnerSettings, LossSettings, OptimizerSettings
-from agentrl.workers.learner import LearnerGroup, deal_rows, open_learner
+from agentrl.workers.learner import LearnerGroup, deal_rows
 
 
 def settings(**changes: object) -> LearnerSettings:
@@ -27,11 +28,6 @@ def test_rows_are_dealt_by_tokens():
     assert deal_rows(rows, 2) == [[1, 0], [3, 2]]
     assert deal_rows(rows, 3) == [[1], [3], [2, 0]]
     assert deal_rows(rows[:1], 3) == [[0], [], []]
-
-
-def test_several_ranks_in_one_process_are_refused():
-    with pytest.raises(SetupError, match="runtime: ray"):
-        open_learner(settings(ranks=2), "none", runtime="local")
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +91,9 @@ def weights(learner: object, path: Path) -> dict[str, np.ndarray]:
 def test_two_ranks_train_as_one_process_does(
     zero_stage: int, cluster: None, policy: Path, tmp_path: Path
 ):
-    one = open_learner(settings(), policy, runtime="local")
+    one = Learner(settings(), policy)
     alone = [one.update(rows(), 40.0) for _ in range(2)]
-    group = open_learner(settings(ranks=2, zero_stage=zero_stage), policy, runtime="ray")
+    group = LearnerGroup(settings(ranks=2, zero_stage=zero_stage), policy)
     together = [group.update(rows(), 40.0) for _ in range(2)]
     for left, right in zip(alone, together, strict=True):
         left.pop("train/seconds"), right.pop("train/seconds")
@@ -123,7 +119,7 @@ def test_a_killed_rank_is_named_and_the_group_starts_anew_from_a_checkpoint(
     cluster: None, policy: Path, tmp_path: Path
 ):
     options = settings(ranks=2, zero_stage=2)
-    one = open_learner(settings(), policy, runtime="local")
+    one = Learner(settings(), policy)
     group = LearnerGroup(options, policy)
     for learner in (one, group):
         learner.update(rows(), 40.0)
