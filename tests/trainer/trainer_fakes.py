@@ -71,6 +71,7 @@ def break_engines() -> None:
     async def dead(*_: object) -> None:
         raise EngineError("this engine is dead")
 
+    gc.unfreeze()  # vLLM hides what it made from the collector
     for thing in gc.get_objects():
         if isinstance(thing, TransformersEngine):
             thing.generate = thing.score = dead  # type: ignore[method-assign,assignment]
