@@ -44,7 +44,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PYTHONPATH", str(TESTS))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("ENGINE_BREAKER", str(tmp_path_factory.mktemp("arm") / "armed"))
-        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        # "local": never the cluster that somebody else has started on this machine.
+        ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
         yield
         ray.shutdown()
 
