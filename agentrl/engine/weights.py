@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentrl.core.errors import SetupError
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,8 +52,19 @@ class WeightFile:
 
     def _create(self, head: bytes, size: int) -> None:
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with part.open("w+b") as file:
-            file.truncate(len(head) + size)
+            try:
+                # Memory that is only promised would end the process when it is written to.
+                os.posix_fallocate(file.fileno(), 0, len(head) + size)
+            except OSError as error:
+                part.unlink()
+                raise SetupError(
+                    f"{part.parent} has no room for {(len(head) + size) / 2**30:.2f} GiB of "
+                    f"weights ({error.strerror}). In a container start it with a larger "
+                    "--shm-size; files of runs that were killed may lie there as "
+                    "agentrl-weights-*"
+                ) from error
             self._map = mmap.mmap(file.fileno(), 0)
         self._map[: len(head)] = head
         self._head = head

@@ -66,6 +66,7 @@ def open_loop(
     sync = WeightSync(
         runtime.learner,
         runtime.fleet,
+        run=out,
         vocabulary=runtime.renderer.vocabulary_size,
         bound=probe_bound(recipe),
         seed=recipe.seed,

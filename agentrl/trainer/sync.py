@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import Protocol
@@ -42,8 +45,10 @@ class Exporter(Protocol):
 class WeightSync:
     """Pushes weights and compares the log-probabilities of fixed probe tokens after each push.
 
-    Where learner and engines share a machine the file lies in shared memory. It is written over
-    in place while no engine reads it: a member that is replaced between two pushes loads it too.
+    The file lies in shared memory of the machine where the learner's first rank runs; what other
+    machines need of it is the fleet's affair. It is written over in place while no engine reads
+    it: a member that is replaced between two pushes loads it too. A run that was killed and is
+    resumed finds the same name again, so kills do not fill the memory.
     """
 
     def __init__(
@@ -51,13 +56,14 @@ class WeightSync:
         learner: Exporter,
         fleet: Fleet,
         *,
+        run: Path,
         vocabulary: int,
         bound: float,
         seed: int = 0,
-        folder: Path | None = None,
     ) -> None:
-        base = folder or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
-        self._folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=base))
+        """`run` is the folder of the run, which names the file's."""
+        base = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+        self._folder = base / f"agentrl-weights-{_digest(run)}"
         self._learner = learner
         self._fleet = fleet
         self._bound = bound
@@ -92,3 +98,9 @@ class WeightSync:
     def close(self) -> None:
         """Delete the files."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _digest(run: Path) -> str:
+    """A name that no other run, user or machine gives its file."""
+    owner = f"{socket.gethostname()}:{os.getuid()}:{run.resolve()}"
+    return hashlib.sha256(owner.encode()).hexdigest()[:16]

@@ -129,7 +129,7 @@ class Cluster:
         except BaseException:
             group.close()
             raise
-        self._courier.source = group.nodes[0]
+        self._courier.start_from(group.nodes[0])
         return group
 
     def close(self) -> None:

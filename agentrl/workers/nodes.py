@@ -83,17 +83,22 @@ def require_shared(folder: Path, nodes: Iterable[str]) -> None:
 class Courier:
     """Brings the file of weights to the nodes of the rollout members, once to each.
 
-    On the node where the learner wrote it (`source`) the file is loaded as it is. To the others
+    On the node where the learner wrote it the file is loaded as it is. To the others
     it goes through Ray's object store in chunks, all nodes at a time, and lies in their own shared
     memory. Call it from one event loop, and not while the learner writes the file.
     """
 
     def __init__(self) -> None:
-        self.source = ""
+        self._source = ""
         self._nodes: set[str] = set()
         self._held: dict[str, tuple[Path, int]] = {}
         self._folders: set[Path] = set()
         self._busy = asyncio.Lock()
+
+    def start_from(self, source: str) -> None:
+        """A learner writes on node `source` from now on; what another wrote is worth nothing."""
+        self._source = source
+        self._held.clear()
 
     def register(self, node: str) -> None:
         """A member runs on `node`: the weights will be wanted there."""
@@ -102,12 +107,12 @@ class Courier:
     async def bring(self, weights: Path, version: int, node: str) -> Path:
         """Where `node` finds version `version` of the file that the learner wrote as `weights`."""
         self._folders.add(weights.parent)
-        if node == self.source:
+        if node == self._source:
             return weights
         wanted = (weights, version)
         async with self._busy:
             if self._held.get(node) != wanted:
-                missing = {n for n in self._nodes if self._held.get(n) != wanted} - {self.source}
+                missing = {n for n in self._nodes if self._held.get(n) != wanted} - {self._source}
                 outcome = await self._carry(weights, sorted(missing | {node}))
                 self._held |= {n: wanted for n, error in outcome.items() if error is None}
                 # Whoever is on a node that failed asks again, and is told why.
@@ -129,13 +134,13 @@ class Courier:
 
         async def chunk(start: int, size: int) -> None:
             async with gate:
-                found = _on(self.source, _read, str(weights), start, CHUNK_BYTES)
+                found = _on(self._source, _read, str(weights), start, CHUNK_BYTES)
                 await asyncio.gather(
                     *(put(node, start, size, found) for node in nodes if failed[node] is None)
                 )
 
         try:
-            size = await _on(self.source, os.path.getsize, str(weights))
+            size = await _on(self._source, os.path.getsize, str(weights))
         except (RayError, OSError) as error:
             return dict.fromkeys(nodes, error)
         await asyncio.gather(*(chunk(start, size) for start in range(0, size, CHUNK_BYTES)))
@@ -144,11 +149,11 @@ class Courier:
     def _failure(self, error: Exception, node: str) -> AgentRLError:
         text = str(error.cause if isinstance(error, RayTaskError) else error).splitlines()[0]
         message = (
-            f"the weights did not travel from node {node_name(self.source)} to "
+            f"the weights did not travel from node {node_name(self._source)} to "
             f"{node_name(node)}: {text}"
         )
         alive = {entry["NodeID"] for entry in ray.nodes() if entry["Alive"]}
-        if self.source not in alive:
+        if self._source not in alive:
             from agentrl.workers.learner import LearnerLostError
 
             return LearnerLostError(message)
@@ -158,7 +163,7 @@ class Courier:
 
     def close(self) -> None:
         """Delete the files on all nodes; one that is gone has lost its own already."""
-        nodes = {self.source, *self._held} - {"", this_node()}
+        nodes = {self._source, *self._held} - {"", this_node()}
         calls = [_on(node, _remove, str(folder)) for node in nodes for folder in self._folders]
         if calls:
             ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_SECONDS)
@@ -187,7 +192,7 @@ def _read(path: str, start: int, count: int) -> NDArray[np.uint8]:
 
 def _write(path: str, start: int, size: int, chunk: NDArray[np.uint8]) -> None:
     """Put `chunk` at `start` of the file, which has `size` bytes in the end."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.ftruncate(handle, size)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from agentrl.core.errors import SetupError
 from agentrl.engine.weights import WeightFile
 
 
@@ -45,3 +49,14 @@ def test_what_is_written_is_read_and_the_file_stays_while_its_layout_does(tmp_pa
 def test_integers_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="steps is int64"):
         WeightFile(tmp_path / "w").write({"steps": torch.tensor(3)})
+
+
+def test_a_full_shared_memory_is_named_and_nothing_is_left_in_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    file = WeightFile(tmp_path / "made" / "weights.safetensors")
+    with pytest.raises(SetupError, match=r"made has no room for .*--shm-size"):
+        file.write({"a": torch.zeros(3)})
+    assert not list((tmp_path / "made").iterdir())

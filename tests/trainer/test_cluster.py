@@ -36,7 +36,8 @@ def two_nodes() -> Iterator[list[str]]:
         patch.setenv("PYTHONPATH", str(HERE))
         patch.setenv("OMP_NUM_THREADS", "1")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        other = cluster.add_node(num_cpus=1)
+        # Ray takes our word for the GPU: it draws ranks whose `learner.device` is not "cpu".
+        other = cluster.add_node(num_cpus=1, num_gpus=1)
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
         yield [ray.get_runtime_context().get_node_id(), other.node_id]
         ray.shutdown()
@@ -127,7 +128,7 @@ def test_too_few_gpus_are_a_setup_error_and_no_endless_wait(two_nodes: list[str]
     from agentrl.workers.placement import require_gpus
 
     require_gpus(ranks=2, gpus_per_rank=0, workers=4, gpus_per_worker=0.0)
-    with pytest.raises(SetupError, match=r"asks for 3\.5 GPUs .* and the cluster has 0"):
+    with pytest.raises(SetupError, match=r"asks for 3\.5 GPUs .* and the cluster has 1"):
         require_gpus(ranks=2, gpus_per_rank=1, workers=3, gpus_per_worker=0.5)
 
 
@@ -142,7 +143,10 @@ def test_numbers_are_dealt_to_living_nodes_with_processors_in_turn() -> None:
     assert deal(3, [node("head", 0)], first="head") == "head"
 
 
-def test_a_run_over_two_nodes_carries_the_weights_to_the_other_one(
+@pytest.mark.parametrize(("device", "home"), [("cpu", 0), ("auto", 1)])
+def test_a_run_over_two_nodes_carries_the_weights_from_the_learners_to_the_other(
+    device: str,
+    home: int,
     two_nodes: list[str],
     recipe_file: Path,
     tmp_path: Path,
@@ -166,14 +170,13 @@ def test_a_run_over_two_nodes_carries_the_weights_to_the_other_one(
     monkeypatch.setattr(Courier, "bring", watched_bring)
     monkeypatch.setattr(Courier, "_carry", watched_carry)
     out = tmp_path / "run"
-    run(load(recipe_file, [*ON_RAY, "rollout.workers=2"]), out=out)
+    run(load(recipe_file, [*ON_RAY, "rollout.workers=2", f"learner.device={device}"]), out=out)
 
     assert {(node, version) for node, version, _, _ in brought} == {
         (node, version) for node in two_nodes for version in (0, 1, 2)
     }
-    [at_home] = {node for node, _, weights, path in brought if path == weights}
-    [away] = set(two_nodes) - {at_home}
-    assert carried == [(away,)] * 3
+    assert {node for node, _, weights, path in brought if path == weights} == {two_nodes[home]}
+    assert carried == [(two_nodes[1 - home],)] * 3
     rows = read_metrics(out / "metrics.jsonl")
     assert all(row["policy/probe_difference_largest"] < 1e-4 for row in rows)
     for iteration in (1, 2):
@@ -191,7 +194,7 @@ async def test_a_file_of_another_node_arrives_whole_and_once_to_each(
     monkeypatch.setattr(nodes, "CHUNK_BYTES", 100_000)
     here, there = two_nodes
     courier = nodes.Courier()
-    courier.source = there
+    courier.start_from(there)
     courier.register(here)
     content = np.random.default_rng(0).bytes(1_234_567)
     weights = tmp_path / "w" / "weights.safetensors"
@@ -204,6 +207,9 @@ async def test_a_file_of_another_node_arrives_whole_and_once_to_each(
     weights.write_bytes(content[::-1][:1_000_000])
     assert (await courier.bring(weights, 3, here)).read_bytes() == content
     assert (await courier.bring(weights, 4, here)).read_bytes() == content[::-1][:1_000_000]
+    courier.start_from(there)
+    weights.write_bytes(content)
+    assert (await courier.bring(weights, 4, here)).read_bytes() == content
     weights.unlink()
     with pytest.raises(EngineError, match=r"did not travel from node .* No such file"):
         await courier.bring(weights, 5, here)
