@@ -25,18 +25,26 @@ from agentrl.workers.runtime import Runtime
 
 _MAY_CHANGE = {
     "name",
+    "expect",
+    "runtime",
+    "cluster",
+    "eval",
+    "log",
+    "rollout.workers",
+    "rollout.concurrency",
+    "rollout.gpus_per_worker",
+    "rollout.env_hosts",
+    "rollout.env_host_memory_gib",
+    "rollout.retries",
+    "rollout.max_failure_rate",
+    "rollout.stall_seconds",
     "train.iterations",
     "train.save_every",
     "train.keep_checkpoints",
     "train.max_generated_tokens",
     "train.max_tool_calls",
-    "eval",
-    "log",
-    "runtime",
-    "rollout",
 }
 """What a resumed run may set otherwise than the run it continues."""
-
 
 _LEARNER_RESTARTS = 3
 """How many learners a run may lose before it gives up."""
