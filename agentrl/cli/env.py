@@ -72,7 +72,9 @@ def play(
     `:gold` plays the gold action, `:quit` (or the end of the input) leaves.
     """
     env = make_env(id, **_settings(arg or ()))
-    asyncio.run(_play(env, _task(env, split, task), seed))
+    # The keyboard is read outside of the event loop, which would keep the first Ctrl-C to itself.
+    with asyncio.Runner() as runner:
+        _play(runner, env, _task(env, split, task), seed)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -101,21 +103,21 @@ def _task(env: Env, split: str, wanted: str) -> Task:
     raise RecipeError(f"no task {wanted!r} among the {len(tasks)} of split {split!r}.{close}")
 
 
-async def _play(env: Env, task: Task, seed: int) -> None:
+def _play(runner: asyncio.Runner, env: Env, task: Task, seed: int) -> None:
     console = Console()
     inner = env.unwrapped if isinstance(env, Wrapper) else env
     console.print(f"[dim]task {escape(task.id)}, seed {seed}; :gold, :quit[/dim]")
     if isinstance(inner, ToolEnv):
         console.print(f"[dim]{escape(inner.call_format.instructions())}[/dim]")
     try:
-        _show(console, await env.reset(task, seed=seed))
+        _show(console, runner.run(env.reset(task, seed=seed)))
         turn, earned = 0, 0.0
         while True:
             action = _read(env, task, turn)
             if action is None:
                 console.print(f"left after {turn} turns, return so far {earned:g}")
                 return
-            result = await env.step(action)
+            result = runner.run(env.step(action))
             turn, earned = turn + 1, earned + result.reward
             _show(console, result.observation)
             _tell(console, result)
@@ -124,7 +126,7 @@ async def _play(env: Env, task: Task, seed: int) -> None:
                 console.print(f"{how} after {turn} turns, return {earned:g}")
                 return
     finally:
-        await env.close()
+        runner.run(env.close())
 
 
 def _read(env: Env, task: Task, turn: int) -> str | None:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -80,3 +85,28 @@ def test_play_ends_with_the_input():
     done = RUN.invoke(app, ["env", "play", "demo/guess", "--split", "eval"], input="49\n")
     assert done.exit_code == 0
     assert "left after 1 turns, return so far 0" in done.output
+
+
+def test_one_ctrl_c_at_the_prompt_leaves() -> None:
+    keyboard, screen = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentrl", "env", "play", "demo/guess"],
+        stdin=screen,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        while "> " not in said:
+            said += process.stdout.read(1)
+        time.sleep(1.0)  # The prompt is written before the keyboard is waited for.
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        os.close(keyboard)
+        os.close(screen)
+    assert (process.returncode, told) == (130, "stopped\n")
