@@ -112,3 +112,8 @@ def test_the_command_of_an_installed_wheel_runs_from_anywhere(installed, tmp_pat
     assert "agentrl.envs.search:FactsSearchEnv" in listed
     script = "print(__import__('agentrl.cli.app').__file__)"
     assert str(installed) in run(sys.executable, "-c", script, cwd=tmp_path, **where)
+
+
+def test_the_policy_that_the_package_brings_is_in_the_wheel(installed):
+    found = sorted(path.name for path in (installed / "agentrl/models/tiny_search").glob("*"))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(found)
