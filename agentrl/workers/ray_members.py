@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
 from agentrl.core.types import Float32, Group, Int32
 from agentrl.rollout.host import HostSpec
@@ -83,7 +83,7 @@ class RayMember:
             return await getattr(self.actor, method).remote(*arguments)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from error
-        except RayActorError as error:
+        except (RayActorError, ActorUnschedulableError) as error:
             raise MemberLostError(f"a rollout worker died: {str(error).splitlines()[0]}") from error
 
     async def start(self) -> None:

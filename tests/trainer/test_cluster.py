@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,14 +20,18 @@ from agentrl.recipe.load import load
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.run import run
 
+if TYPE_CHECKING:
+    from ray._private.node import Node as ClusterNode
+    from ray.cluster_utils import Cluster
+
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ON_RAY = ["runtime=ray", "train.iterations=2", "eval.at_start=false", "eval.at_end=false"]
 
 
 @pytest.fixture(scope="module")
-def two_nodes() -> Iterator[list[str]]:
-    """Ids of the driver's node and of another one, each a raylet of this machine."""
+def pair() -> Iterator[tuple[Cluster, ClusterNode]]:
+    """A cluster of the driver's node and of another one, each a raylet of this machine."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -39,9 +44,18 @@ def two_nodes() -> Iterator[list[str]]:
         # Ray takes our word for the GPU: it draws ranks whose `learner.device` is not "cpu".
         other = cluster.add_node(num_cpus=1, num_gpus=1)
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-        yield [ray.get_runtime_context().get_node_id(), other.node_id]
+        yield cluster, other
         ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.fixture
+def two_nodes(pair: tuple[Cluster, ClusterNode]) -> list[str]:
+    """Ids of the driver's node and of the other one."""
+    import ray
+
+    found: list[str] = [ray.get_runtime_context().get_node_id(), pair[1].node_id]
+    return found
 
 
 @pytest.fixture
@@ -238,3 +252,30 @@ def test_a_policy_folder_that_is_missing_on_a_node_is_named(two_nodes: list[str]
     nodes.require_policy("Qwen/Qwen3-0.6B")
     with pytest.raises(SetupError, match=r"/no/such/policy is not on node .* hub id"):
         nodes.require_policy("/no/such/policy")
+
+
+def test_a_run_goes_on_without_a_node_that_is_lost(
+    pair: tuple[Cluster, ClusterNode],
+    recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The last test of this file: the other node does not come back.
+    from agentrl.workers.nodes import Courier
+
+    cluster, other = pair
+    bring = Courier.bring
+
+    async def loses_a_node(self: Courier, weights: Path, version: int, node: str) -> Path:
+        path = await bring(self, weights, version, node)
+        if version == 1 and other in cluster.worker_nodes:
+            cluster.remove_node(other, allow_graceful=False)
+        return path
+
+    monkeypatch.setattr(Courier, "bring", loses_a_node)
+    out = tmp_path / "run"
+    run(load(recipe_file, [*ON_RAY, "rollout.workers=2", "learner.device=cpu"]), out=out)
+    rows = read_metrics(out / "metrics.jsonl")
+    assert sum(row.get("workers/members_lost", 0) for row in rows) >= 1
+    assert rows[-1]["iteration"] == 2
+    assert all(row["policy/probe_difference_largest"] < 1e-4 for row in rows)
