@@ -42,9 +42,10 @@ class RolloutSettings(Settings):
 
     `workers` is the number of rollout hosts, each with an engine of its own; `concurrency` the
     number of live episodes of one host; `gpus_per_worker` is what Ray reserves for each (a
-    fraction where the learner shares the device). A failed line is rebuilt up to `retries` times,
-    then masked out. More failures than `max_failure_rate` of the trajectories of an iteration
-    stop the run. After `stall_seconds` without progress an episode is named in the log.
+    fraction where workers share a device; 0 where the learner has the only one). A failed line is
+    rebuilt up to `retries` times, then masked out. More failures than `max_failure_rate` of the
+    trajectories of an iteration stop the run. After `stall_seconds` without progress an episode is
+    named in the log.
 
     With `env_hosts` the environments of each rollout worker live in that many processes of their
     own: one that crashes, leaks or blocks takes down its sessions only, which are rebuilt on a

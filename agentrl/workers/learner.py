@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 5.0
 """How long the others may take to fail too, so that the first cause is among the reports."""
 
-
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "LOCAL_RANK": "0"}
+_QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "LOCAL_RANK": "0"}
 """Environment of a process that shares its cores: idle OpenMP threads sleep instead of spinning."""
 
 
@@ -139,12 +138,11 @@ class LearnerGroup:
         """
         import ray
 
-        from agentrl.workers.placement import gpus_per_rank, strategy
+        from agentrl.workers.placement import gpus_per_rank, strategy, threads_per_rank
 
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        threads = settings.threads or max(1, cores // settings.ranks)
+        threads = settings.threads or threads_per_rank(settings.ranks, ray.nodes())
         gpus = gpus_per_rank(settings.device)
-        environment = QUIET_THREADS | {"OMP_NUM_THREADS": str(threads)}
+        environment = _QUIET_THREADS | {"OMP_NUM_THREADS": str(threads)}
         actor = ray.remote(RankActor)
         self.actors = [
             actor.options(

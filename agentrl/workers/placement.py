@@ -64,8 +64,19 @@ def strategy(index: int, *, gpus: float, group: PlacementGroup | None = None) ->
 
 def deal(index: int, nodes: Sequence[dict[str, Any]], *, first: str) -> str:
     """Id of the node for number `index`: `first`, the other living nodes with CPUs, and again."""
-    able: list[str] = [
-        node["NodeID"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0
-    ]
+    able: list[str] = [node["NodeID"] for node in _able(nodes)]
     order = sorted(able, key=lambda node: (node != first, node)) or [first]
     return order[index % len(order)]
+
+
+def threads_per_rank(ranks: int, nodes: Sequence[dict[str, Any]]) -> int:
+    """CPU threads for each of `ranks` that are dealt to `nodes`: the smallest node decides."""
+    cores = [int(node["Resources"]["CPU"]) for node in _able(nodes)]
+    if not cores:
+        return 1
+    ranks_per_node = -(-ranks // len(cores))
+    return max(1, min(cores) // ranks_per_node)
+
+
+def _able(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]

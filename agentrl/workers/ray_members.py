@@ -50,10 +50,6 @@ class RolloutActor:
         """See `Member`."""
         await self._member.close()
 
-    async def pid(self) -> int:
-        """Process id, for whoever wants to look at (or kill) it."""
-        return os.getpid()
-
 
 class RayMember:
     """A member in an actor of its own; every call of a dead actor is a `MemberLostError`."""

@@ -147,7 +147,7 @@ def test_too_few_gpus_are_a_setup_error_and_no_endless_wait(two_nodes: list[str]
 
 
 def test_numbers_are_dealt_to_living_nodes_with_processors_in_turn() -> None:
-    from agentrl.workers.placement import deal
+    from agentrl.workers.placement import deal, threads_per_rank
 
     def node(name: str, cpus: float, *, alive: bool = True) -> dict[str, object]:
         return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus}}
@@ -155,6 +155,10 @@ def test_numbers_are_dealt_to_living_nodes_with_processors_in_turn() -> None:
     nodes = [node("a", 4), node("b", 0), node("c", 4), node("d", 4, alive=False), node("e", 1)]
     assert [deal(i, nodes, first="c") for i in range(5)] == ["c", "a", "e", "c", "a"]
     assert deal(3, [node("head", 0)], first="head") == "head"
+    # Ranks of three nodes: one each, then two on one of them, which may be the smallest.
+    assert [threads_per_rank(n, nodes[:1] * 3) for n in (1, 3, 4, 7)] == [4, 4, 2, 1]
+    assert threads_per_rank(1, nodes) == 1
+    assert threads_per_rank(2, [node("head", 0)]) == 1
 
 
 @pytest.mark.parametrize(("device", "home"), [("cpu", 0), ("auto", 1)])
