@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, build_model
+from learner_fakes import VOCABULARY, build_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -85,7 +85,7 @@ def plain_update(
 
 @pytest.fixture(scope="module")
 def expected(model_folder: Path) -> dict[str, Tensor]:
-    from conftest import sequence
+    from learner_fakes import sequence
 
     rng = np.random.default_rng(7)
     rows = [sequence(length, rng) for length in (19, 31, 8, 26, 12, 5)]

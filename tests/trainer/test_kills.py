@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from conftest import TESTS
 
 from agentrl.recipe.load import load
 from agentrl.trainer.metrics import read_metrics
@@ -41,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("ENGINE_BREAKER", str(tmp_path_factory.mktemp("arm") / "armed"))
         # "local": never the cluster that somebody else has started on this machine.
