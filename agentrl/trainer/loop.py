@@ -109,15 +109,20 @@ class Loop:
             if self._evaluation_is_due():
                 metrics |= await self._evaluate()
             self.log.write(self.iteration, metrics)
-            if settings.save_every and self.iteration % settings.save_every == 0:
+            if self._save_is_due():
                 await asyncio.to_thread(self.save)
-        await asyncio.to_thread(self.save)
         return self.evaluations
+
+    def _is_last(self) -> bool:
+        return self.iteration >= self.recipe.train.iterations or self._budget_is_spent()
+
+    def _save_is_due(self) -> bool:
+        every = self.recipe.train.save_every
+        return self._is_last() or bool(every and self.iteration % every == 0)
 
     def _evaluation_is_due(self) -> bool:
         settings = self.recipe.eval
-        last = self.iteration >= self.recipe.train.iterations or self._budget_is_spent()
-        return bool(settings.at_end and last) or bool(
+        return (settings.at_end and self._is_last()) or bool(
             settings.every and self.iteration % settings.every == 0
         )
 

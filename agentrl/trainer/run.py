@@ -211,8 +211,8 @@ def _finish(
     if gain is not None and before and after:
         display.line(
             f"[bold green]{name} {shown(name, before.interval)} -> {shown(name, after.interval)}[/]"
-            f" on {len(before.scores_P)} unseen tasks: a gain of {shown(name, gain)}"
-            f"{'' if name == 'reward' else ' points'} in {seconds / 60:.1f} minutes"
+            f" on {len(before.scores_P)} unseen tasks: a gain of "
+            f"{shown(name, gain).replace(' %', ' points')} in {seconds / 60:.1f} minutes"
         )
     if recipe.expect:
         display.line(f"expected: {recipe.expect}")
