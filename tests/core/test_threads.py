@@ -5,14 +5,24 @@ import contextvars
 import os
 import threading
 
+from agentrl.core import threads
 from agentrl.core.threads import in_thread
 
 WHO = contextvars.ContextVar("WHO", default="nobody")
 
 
+async def a_thread_rests() -> None:
+    """A result is told before its thread is idle again."""
+    while not threads._idle:
+        await asyncio.sleep(0.001)
+
+
 async def test_a_thread_is_used_again_and_not_shared_while_it_is_busy():
+    threads._idle.clear()
     first = await in_thread(threading.get_ident)
+    await a_thread_rests()
     assert await in_thread(threading.get_ident) == first
+    await a_thread_rests()
     release = threading.Event()
 
     def hang() -> int:
