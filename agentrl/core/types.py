@@ -110,10 +110,6 @@ def _no_int() -> Int32:
     return np.zeros(0, np.int32)
 
 
-def _no_float() -> Float32:
-    return np.zeros(0, np.float32)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One action and the observation that it caused; holds only the tokens that it adds.

@@ -14,11 +14,10 @@ from agentrl.core.errors import DataError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Group
 from agentrl.recipe.schema import Recipe
-from agentrl.rollout.seeds import derive
 from agentrl.trainer.display import Display
+from agentrl.trainer.play import eval_jobs, play
 from agentrl.trainer.statistics import Interval, mean_interval
-from agentrl.trainer.summary import component, spent
-from agentrl.workers.fleet import Job
+from agentrl.trainer.summary import component_names, spent, task_scores
 from agentrl.workers.runtime import open_runtime
 
 
@@ -52,20 +51,9 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
     model = recipe.policy.path
     with display.phase("starting the rollout workers"):
         runtime = await open_runtime(recipe, model=model, out=None)
-    jobs = [
-        Job(
-            task=task,
-            group_id=f"eval-{task.id}",
-            seed=derive(recipe.seed, "eval", index),
-            samples=recipe.eval.samples,
-            temperature=recipe.eval.temperature,
-        )
-        for index, task in enumerate(tasks)
-    ]
     started = time.monotonic()
     try:
-        with display.bar("evaluating", len(jobs)) as bar:
-            groups = await runtime.fleet.play(jobs, done=lambda _: bar.advance(bar.task_ids[0]))
+        groups = await play(runtime.fleet, eval_jobs(recipe, tasks), display, "evaluating")
     finally:
         await runtime.close()
     result = summarise(groups, out)
@@ -101,19 +89,13 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
 
 def summarise(groups: list[Group], out: Path) -> EvalResult:
     """Scores by component, each task the mean of its samples; failures are shown, not scored."""
-    played = {
-        group.id: done
-        for group in groups
-        if (done := [t for t in group.trajectories() if not t.stop_reason.is_failure])
+    everything = [t for group in groups for t in group.trajectories()]
+    played_turns = (turn for t in everything if not t.stop_reason.is_failure for turn in t.turns)
+    known = {
+        name: [score for score in task_scores(groups, name) if score == score]
+        for name in [*component_names(played_turns), "reward"]
     }
-    names = {
-        name for done in played.values() for t in done for turn in t.turns for name in turn.rewards
-    }
-    scores = {
-        name: mean_interval(
-            [sum(component(t, name) for t in done) / len(done) for done in played.values()]
-        )
-        for name in [*sorted(names), "reward"]
-    }
+    scores = {name: mean_interval(values) for name, values in known.items()}
+    played = len(known["reward"])
     out.mkdir(parents=True, exist_ok=True)
-    return EvalResult(scores, len(played), len(groups) - len(played), out)
+    return EvalResult(scores, played, len(groups) - played, out)

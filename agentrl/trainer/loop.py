@@ -25,13 +25,16 @@ from agentrl.trainer.batches import TrainingStep, credit_metrics, training_steps
 from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
 from agentrl.trainer.metrics import MetricsLog
+from agentrl.trainer.play import eval_jobs, play
 from agentrl.trainer.statistics import Interval, mean_interval
 from agentrl.trainer.summary import (
     Budget,
-    component,
+    component_names,
     failure_messages,
     rollout_metrics,
     spent,
+    task_scores,
+    turns_mean,
 )
 from agentrl.trainer.sync import WeightSync
 from agentrl.trainer.tasks import TaskOrder
@@ -140,8 +143,7 @@ class Loop:
             for index, task in enumerate(self.order.take(iteration * count, count))
         ]
         started, version = time.monotonic(), self.sync.version
-        with self.display.bar(f"iteration {iteration + 1}: playing", len(jobs)) as bar:
-            groups = await self.fleet.play(jobs, done=lambda _: bar.advance(bar.task_ids[0]))
+        groups = await play(self.fleet, jobs, self.display, f"iteration {iteration + 1}: playing")
         return Sampled(groups, version, time.monotonic() - started)
 
     async def _improve(self, sampled: Sampled) -> dict[str, float]:
@@ -256,26 +258,10 @@ class Loop:
 
     async def _evaluate(self) -> dict[str, float]:
         settings, started = self.recipe.eval, time.monotonic()
-        jobs = [
-            Job(
-                task=task,
-                group_id=f"eval-{task.id}",
-                seed=derive(self.recipe.seed, "eval", index),
-                samples=settings.samples,
-                temperature=settings.temperature,
-            )
-            for index, task in enumerate(self.eval_tasks)
-        ]
-        with self.display.bar("evaluating", len(jobs)) as bar:
-            groups = await self.fleet.play(jobs, done=lambda _: bar.advance(bar.task_ids[0]))
+        jobs = eval_jobs(self.recipe, self.eval_tasks)
+        groups = await play(self.fleet, jobs, self.display, "evaluating")
         self._check_score(groups)
-        scores = []
-        for group in groups:
-            played = [t for t in group.trajectories() if not t.stop_reason.is_failure]
-            if played:
-                scores.append(sum(component(t, settings.score) for t in played) / len(played))
-            else:
-                scores.append(float("nan"))
+        scores = task_scores(groups, settings.score)
         known = [score for score in scores if score == score]
         if len(known) < len(scores):
             lost = len(scores) - len(known)
@@ -293,18 +279,16 @@ class Loop:
             f"eval/{settings.score}_low": interval.low,
             f"eval/{settings.score}_high": interval.high,
             "eval/tasks": float(len(known)),
-            "eval/turns_mean": rollout_metrics(groups)["rollout/turns_mean"],
+            "eval/turns_mean": turns_mean(groups),
             "time/eval_seconds": time.monotonic() - started,
         }
 
     def _check_score(self, groups: Sequence[Group]) -> None:
         """Refuse a score that no trajectory has: absent is not 0."""
         score = self.recipe.eval.score
-        found = {
-            name for g in groups for tree in g.trees for turn in tree.turns for name in turn.rewards
-        }
+        found = component_names(turn for g in groups for tree in g.trees for turn in tree.turns)
         if found and score != "reward" and score not in found:
-            known = ["reward", *sorted(found)]
+            known = ["reward", *found]
             raise RecipeError(
                 f"eval.score: no episode of {self.recipe.env.id!r} has a reward component "
                 f"{score!r}.{nearest(score, known)} Known: {', '.join(known)}."

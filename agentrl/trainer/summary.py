@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agentrl.core.types import ROOT, Group, StopReason, Trajectory
+from agentrl.core.types import ROOT, Group, StopReason, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,25 @@ def component(trajectory: Trajectory, name: str) -> float:
     return float(sum(turn.rewards.get(name, 0.0) for turn in trajectory.turns))
 
 
+def component_names(turns: Iterable[Turn]) -> list[str]:
+    """Names of all reward components that some turn has, sorted."""
+    return sorted({name for turn in turns for name in turn.rewards})
+
+
+def task_scores(groups: Iterable[Group], name: str) -> list[float]:
+    """Each group's mean of one component over its trajectories; NaN where all were failures."""
+    return [
+        _mean([component(t, name) for t in group.trajectories() if not t.stop_reason.is_failure])
+        for group in groups
+    ]
+
+
+def turns_mean(groups: Iterable[Group]) -> float:
+    """Mean number of turns of the trajectories that are no failures."""
+    everything = (t for group in groups for t in group.trajectories())
+    return _mean([float(len(t.path)) for t in everything if not t.stop_reason.is_failure])
+
+
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
@@ -62,13 +81,12 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         [t.episode_return for t in group.trajectories() if not t.stop_reason.is_failure]
         for group in groups
     ]
-    names = sorted({name for turn in turns for name in turn.rewards})
     retried = sum(len(tree.failures) for group in groups for tree in group.trees)
     failed = len(everything) - len(finished)
     budget = spent(groups)
     metrics = {
         "rollout/reward_mean": _mean([t.episode_return for t in finished]),
-        "rollout/turns_mean": _mean([float(len(t.path)) for t in finished]),
+        "rollout/turns_mean": turns_mean(groups),
         "rollout/trajectories": float(len(finished)),
         "rollout/branches": float(sum(_branches(group) for group in groups)),
         "rollout/tied_groups_fraction": _mean(
@@ -85,7 +103,10 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "env/retried_episodes": float(retried),
         "env/error_rate": (failed + retried) / max(1, len(everything) + retried),
     }
-    metrics |= {f"rollout/{n}_mean": _mean([component(t, n) for t in finished]) for n in names}
+    metrics |= {
+        f"rollout/{name}_mean": _mean([component(t, name) for t in finished])
+        for name in component_names(turns)
+    }
     reasons = Counter(t.stop_reason for t in everything)
     return metrics | {f"stop/{reason}": float(reasons[reason]) for reason in StopReason}
 

@@ -9,12 +9,12 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from agentrl.core.types import Float32, Int32
+from agentrl.core.types import Float32
 from agentrl.engine.probe import PROBE_BOUNDS, ProbeReport, check_probe
+from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.workers.fleet import Fleet
 
@@ -30,18 +30,6 @@ def probe_bound(recipe: Recipe) -> float:
     return max(PROBE_BOUNDS.get(dtype, 0.0) for dtype in dtypes)
 
 
-class Exporter(Protocol):
-    """The side of the learner that the sync needs."""
-
-    def publish(self, path: Path) -> None:
-        """Overwrite `path` with the policy's weights (safetensors, hub names)."""
-        ...
-
-    def score(self, sequences: list[Int32]) -> list[Float32]:
-        """Log-probabilities of each sequence at temperature 1 (see `Engine.score`)."""
-        ...
-
-
 class WeightSync:
     """Pushes weights and compares the log-probabilities of fixed probe tokens after each push.
 
@@ -53,7 +41,7 @@ class WeightSync:
 
     def __init__(
         self,
-        learner: Exporter,
+        learner: PolicyLearner,
         fleet: Fleet,
         *,
         run: Path,
