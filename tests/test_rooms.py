@@ -19,6 +19,8 @@ RANK = {
     "graders": 1,
     "credit": 1,
     "gym": 1,
+    "sandbox": 1,
+    "adapters": 2,
     "testing": 2,
     "envs": 2,
     "tools": 2,

@@ -78,6 +78,15 @@ class Env(ABC):
         """The action an oracle plays in `turn` (0-based), or None where the env has none."""
         return None
 
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str | None:
+        """The action an oracle plays after it has seen `seen`, or None where there is none.
+
+        `seen` are the texts of the observations so far, that of `reset` first, as the policy reads
+        them (marks of a chat template may stand around them). An environment whose gold actions
+        depend on what it showed overrides this; the default is `gold_action`.
+        """
+        return self.gold_action(task, len(seen) - 1)
+
     def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
         """An endless stream of episodes to imitate, or an empty one where the env has none."""
         return iter(())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, get_type_hints
 
@@ -17,6 +17,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from agentrl.core.env import Env
 from agentrl.core.errors import AgentRLError, RecipeError, RegistryError, nearest
+from agentrl.core.wrappers import WRAPPERS, Wrapper
 
 GROUP = "agentrl.envs"
 """Entry point group of third-party tables."""
@@ -154,11 +155,53 @@ def make_env(id: str, **settings: Any) -> Env:
         RegistryError: as `env_class`.
         RecipeError: an unknown, missing or ill-typed setting.
     """
-    cls = env_class(id)
+    return build_env(id, env_class(id), settings)
+
+
+def build_env(id: str, cls: type[Env], settings: Mapping[str, Any]) -> Env:
+    """An environment of `cls`, which is that of `id`, in the wrappers that its settings name.
+
+    `wrappers` is a list of mappings, each with the `type` of a wrapper (`WRAPPERS`) and its
+    settings; the first one stands next to the environment.
+
+    Raises:
+        RecipeError: an unknown, missing or ill-typed setting of the environment or of a wrapper.
+    """
     scheme, colon, rest = id.partition(":")
     if scheme in _SCHEMES and colon:
         settings = {"id": rest, **settings}
-    return cls(**check_settings(id, cls, settings))
+    own = {key: value for key, value in settings.items() if key != "wrappers"}
+    env = cls(**check_settings(id, cls, own))
+    for number, wrapper in enumerate(_wrappers(id, settings.get("wrappers", ()))):
+        where = f"env {id!r}: wrappers[{number}]"
+        wrapper_class, given = _wrapper_class(where, wrapper)
+        env = wrapper_class(env, **_checked(where, _wrapper_settings(wrapper_class), given))
+    return env
+
+
+def _wrappers(id: str, value: object) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) for one in value):
+        raise RecipeError(
+            f"env {id!r}: wrappers: a list of mappings with a `type`, as in "
+            f"[{{type: turn_limit, max_turns: 4}}], got {value!r}."
+        )
+    return value
+
+
+def _wrapper_class(where: str, given: Mapping[str, Any]) -> tuple[type[Wrapper], dict[str, Any]]:
+    settings = dict(given)
+    name = settings.pop("type", None)
+    if name not in WRAPPERS:
+        raise RecipeError(
+            f"{where}: no wrapper has the type {name!r}.{nearest(str(name), WRAPPERS)} "
+            f"Known: {', '.join(WRAPPERS)}."
+        )
+    module, _, class_name = WRAPPERS[str(name)].partition(":")
+    return getattr(importlib.import_module(module), class_name), settings
+
+
+def _wrapper_settings(cls: type[Wrapper]) -> Mapping[str, inspect.Parameter]:
+    return {key: one for key, one in env_settings(cls).items() if key not in ("env", "wrappers")}
 
 
 @functools.cache
@@ -189,18 +232,23 @@ def check_settings(id: str, cls: type[Env], settings: Mapping[str, Any]) -> dict
     Raises:
         RecipeError: an unknown setting (with the nearest one), a missing or an ill-typed one.
     """
-    known = env_settings(cls)
+    return _checked(f"env {id!r}", env_settings(cls), settings)
+
+
+def _checked(
+    where: str, known: Mapping[str, inspect.Parameter], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     listed = ", ".join(known) or "none"
     checked: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in known:
             raise RecipeError(
-                f"env {id!r} has no setting {key!r}.{nearest(key, known)} Known here: {listed}."
+                f"{where} has no setting {key!r}.{nearest(key, known)} Known here: {listed}."
             )
-        checked[key] = _converted(f"env {id!r}: {key}", known[key].annotation, value)
+        checked[key] = _converted(f"{where}: {key}", known[key].annotation, value)
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in checked:
-            raise RecipeError(f"env {id!r} needs the setting {key!r}. Known here: {listed}.")
+            raise RecipeError(f"{where} needs the setting {key!r}. Known here: {listed}.")
     return checked
 
 

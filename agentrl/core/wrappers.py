@@ -60,6 +60,10 @@ class Wrapper(Env):
         """The inner environment's gold action."""
         return self.env.gold_action(task, turn)
 
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str | None:
+        """The inner environment's expert action."""
+        return self.env.expert_action(task, seen)
+
     async def reset(self, task: Task, *, seed: int) -> Observation:
         """Start an episode of the inner environment."""
         return await self.env.reset(task, seed=seed)
@@ -134,3 +138,10 @@ class FormatReminder(Wrapper):
         *before, last = result.observation
         reminded = replace(last, parts=(*last.parts, *Message.of(last.role, self.reminder).parts))
         return result._replace(observation=(*before, reminded))
+
+
+WRAPPERS = {
+    "format_reminder": "agentrl.core.wrappers:FormatReminder",
+    "turn_limit": "agentrl.core.wrappers:TurnLimit",
+}
+"""Wrappers by the `type` that a recipe names (`env.wrappers`) -> "module:Class"."""

@@ -16,7 +16,7 @@ from agentrl.recipe.schema import Recipe
 Purpose: TypeAlias = Literal["run", "sft", "eval"]
 """The command that a recipe is read for."""
 
-_SCRIPTS = ("random", "oracle")
+_SCRIPTS = ("random", "oracle", "spoiled_oracle")
 
 
 def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
@@ -42,10 +42,10 @@ def _environment(recipe: Recipe) -> Iterator[Problem]:
     except AgentRLError as error:
         yield Problem(("env", "id"), f"env.id: {error}")
         return
-    unknown = [key for key in args if key not in known]
+    unknown = [key for key in args if key not in known and key != "wrappers"]
     for key in unknown:
         said = f"unknown setting 'env.{key}' of {id_!r}.{nearest(key, known)}"
-        yield Problem(("env", key), f"{said} Known here: {', '.join(['id', *known])}.")
+        yield Problem(("env", key), f"{said} Known here: {', '.join(['id', 'wrappers', *known])}.")
     if unknown:
         return
     try:

@@ -43,7 +43,7 @@ ABOUT = {
     "engine.device": "device of the model; auto: a GPU if there is one",
     "engine.max_batch": "sequences that are generated together",
     "engine.batch_window": "seconds that a request waits for others to be generated with",
-    "engine.script": "random, or oracle: the environment's gold actions",
+    "engine.script": "random, oracle (gold actions) or spoiled_oracle (the same made wrong)",
     "engine.latency": "mean delay of an action in seconds",
     "engine.latency_sigma": "spread of the delay's logarithm",
     "engine.latency_cap": "longest delay in seconds",

@@ -20,7 +20,9 @@ from agentrl.samplers.chain import ChainSampler
 class EnvSettings(Settings):
     """Which environment (a registered id, `module:Class` or `gym:<id>`), and its own settings.
 
-    In YAML the settings stand beside `id`: `env: {id: search/facts, max_turns: 4}`.
+    In YAML the settings stand beside `id`: `env: {id: search/facts, max_turns: 4}`. `wrappers` is
+    a list of what stands around the environment, the first one next to it:
+    `wrappers: [{type: turn_limit, max_turns: 3}]` (see `agentrl.core.wrappers`).
     """
 
     id: str

@@ -28,7 +28,7 @@ from typing import cast
 from agentrl.core import errors
 from agentrl.core.env import Env
 from agentrl.core.errors import AgentRLError, EnvError
-from agentrl.core.registry import check_settings, env_class, make_env
+from agentrl.core.registry import build_env, env_class, make_env
 from agentrl.rollout.wire import (
     BATCH,
     PROTOCOL,
@@ -119,7 +119,7 @@ class EnvHost:
             return make_env(env_id, **arguments)
         cls = self._classes.get(env_id) or env_class(env_id)
         self._classes[env_id] = cls
-        return cls(**check_settings(env_id, cls, arguments))
+        return build_env(env_id, cls, arguments)
 
     def pump(self) -> None:
         """See that somebody works on the queue, now or in the loop's next round."""
@@ -345,6 +345,8 @@ class _Connection(asyncio.Protocol):
                 return [encode_task(task) for task in env.tasks(split)]
             case ["gold", task, int(turn)]:
                 return env.gold_action(decode_task(task), turn)
+            case ["expert", task, list(seen)]:
+                return env.expert_action(decode_task(task), [str(one) for one in seen])
         raise FrameError(f"{request[1]!r} with {len(request) - 3} arguments is no operation")
 
 

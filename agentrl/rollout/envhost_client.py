@@ -236,8 +236,9 @@ class Hosts(Protocol):
 class EnvFactory:
     """Makes the `RemoteEnv`s of one env id and its arguments; all mirror the same class.
 
-    `describe` must have been awaited. `tasks` and `gold_action` are ordinary methods of an env, so
-    they ask the host over a blocking socket of their own: once a split, once a gold action.
+    `describe` must have been awaited. `tasks`, `gold_action` and `expert_action` are ordinary
+    methods of an env, so they ask the host over a blocking socket of their own: once a split,
+    once an action.
     """
 
     def __init__(
@@ -305,6 +306,11 @@ class EnvFactory:
     def gold_action(self, task: Task, turn: int) -> str | None:
         """The env's gold action."""
         answer = self._ask("gold", encode_task(task), turn)
+        return None if answer is None else str(answer)
+
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str | None:
+        """The env's expert action."""
+        answer = self._ask("expert", encode_task(task), list(seen))
         return None if answer is None else str(answer)
 
     def _ask(self, operation: str, *arguments: Json) -> Json:
@@ -390,6 +396,10 @@ class RemoteEnv(Env):
     def gold_action(self, task: Task, turn: int) -> str | None:
         """The env's gold action; blocks for one exchange with the host."""
         return self._factory.gold_action(task, turn)
+
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str | None:
+        """The env's expert action; blocks for one exchange with the host."""
+        return self._factory.expert_action(task, seen)
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         """Start an episode, on another host if the last one died."""

@@ -30,8 +30,8 @@ from agentrl.rollout.watchdog import Stall, Watchdog, stalls
 if TYPE_CHECKING:
     from agentrl.engine.settings import AnyEngine
 
-ORACLE = "oracle"
-"""Name of the script (`ScriptedSettings.script`) that plays the environment's gold actions."""
+ORACLES = {"oracle": False, "spoiled_oracle": True}
+"""Names of the scripts (`ScriptedSettings.script`) that play expert actions -> whether spoiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +205,9 @@ class RolloutHost:
         from agentrl.engine import ScriptedSettings, build  # above this room
 
         settings = self.spec.engine
-        if isinstance(settings, ScriptedSettings) and settings.script == ORACLE:
-            self._oracle = self._oracle or Oracle(self._make_env(), renderer)
+        if isinstance(settings, ScriptedSettings) and settings.script in ORACLES:
+            spoiled = ORACLES[settings.script]
+            self._oracle = self._oracle or Oracle(self._make_env(), renderer, spoiled=spoiled)
         return build(settings, self.spec.model, script=self._oracle)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Final, NamedTuple, TypeVar, get_args
 from agentrl.core.env import Env, Forkable, Observation, StepResult
 from agentrl.core.errors import EnvError
 from agentrl.core.fork import fork_env
+from agentrl.core.spoil import spoil
 from agentrl.core.types import Image, Message, Task, Text
 
 T = TypeVar("T")
@@ -137,6 +137,7 @@ class _Kit:
     tasks: tuple[Task, ...] = ()
     violations: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    gold: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
     async def run(self) -> None:
         self._check_tasks()
@@ -145,7 +146,7 @@ class _Kit:
         await self._guarded("early_step", self._check_early_step())
         scripts: list[_Script] = []
         for task in self.tasks:
-            for actions in (*self._gold(task), *self.given_scripts, JUNK):
+            for actions in (*await self._gold(task), *self.given_scripts, JUNK):
                 script = await self._record(task, actions)
                 if script is not None:
                     scripts.append(script)
@@ -204,15 +205,28 @@ class _Kit:
                 if not same:
                     self._fail("data", f"task {task.id!r} comes back from JSON as another one")
 
-    def _gold(self, task: Task) -> list[tuple[str, ...]]:
-        env = self.make()
+    async def _gold(self, task: Task) -> list[tuple[str, ...]]:
+        """The actions of the env's own expert, played once; none where it has none."""
+        if task.id not in self.gold:
+            self.gold[task.id] = []
+            await self._guarded("gold", self._play_gold(task))
+        return self.gold[task.id]
+
+    async def _play_gold(self, task: Task) -> None:
         actions: list[str] = []
-        while len(actions) < self.max_turns:
-            action = env.gold_action(task, len(actions))
-            if action is None:
-                break
-            actions.append(action)
-        return [tuple(actions)] if actions else []
+        async with self._fresh() as env:
+            seen = [_text(await self._timed(env.reset(task, seed=self.seed)))]
+            while len(actions) < self.max_turns:
+                action = env.expert_action(task, seen)
+                if action is None:
+                    break
+                actions.append(action)
+                result = await self._timed(env.step(action))
+                seen.append(_text(result.observation))
+                if result.terminated or result.truncated:
+                    break
+        if actions:
+            self.gold[task.id] = [tuple(actions)]
 
     async def _check_early_step(self) -> None:
         async with self._fresh() as env:
@@ -384,7 +398,7 @@ class _Kit:
     async def _check_gold(self) -> None:
         any_gold = False
         for task in self.tasks:
-            for actions in self._gold(task):
+            for actions in await self._gold(task):
                 any_gold = True
                 gold = await self._play(task, actions)
                 where = f"task {task.id!r}"
@@ -422,25 +436,13 @@ class _Kit:
             await self._timed(env.close())
 
 
+def _text(observation: Observation) -> str:
+    return "\n".join(message.text for message in observation)
+
+
 def _padded(actions: Sequence[str], length: int) -> list[str]:
     """`actions`, then "hello" until there are `length` of them."""
     return [*actions[:length], *["hello"] * (length - len(actions))]
-
-
-def spoil(action: str) -> str:
-    """`action` with every letter and digit outside of its tags moved on by one."""
-
-    def moved(match: re.Match[str]) -> str:
-        return match[0] if match[0].startswith("<") else "".join(map(_next, match[0]))
-
-    return re.sub(r"<[^<>]*>|[^<>]+", moved, action)
-
-
-def _next(character: str) -> str:
-    for alphabet in ("0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"):
-        if character in alphabet:
-            return alphabet[(alphabet.index(character) + 1) % len(alphabet)]
-    return character
 
 
 def _plain(result: StepResult) -> tuple[object, ...]:

@@ -65,7 +65,7 @@ async def _dry_run(recipe: Recipe, display: Display) -> list[Group]:
 async def _engine(
     env: Env, tasks: Sequence[Task], renderer: Renderer, recipe: Recipe
 ) -> tuple[Engine, str]:
-    if env.gold_action(tasks[0], 0) is None:
+    if env.expert_action(tasks[0], ("",)) is None:
         return RandomEngine(renderer.vocabulary_size, seed=recipe.seed), "played at random"
     oracle = Oracle(env, renderer)
     await oracle.add(tasks)

@@ -9,52 +9,17 @@ passages that lead to the answer) and `hops` if known, or FlashRAG's `{"id", "qu
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import TypeVar
 
+from agentrl.core.datasets import Row, read_rows, shown
 from agentrl.core.errors import DataError
 
 from .records import Passage, Question
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_Row = Mapping[str, object]
 _Record = TypeVar("_Record", Passage, Question)
-
-
-class _Line(NamedTuple):
-    """A row of a file, with the place that error messages name."""
-
-    place: str
-    row: _Row
-
-    def text(self, key: str, *, empty: bool = False) -> str:
-        value = self.row[key]
-        if not isinstance(value, str):
-            raise DataError(f"{self.place}: {key!r} must be text, got {_shown(value)}")
-        if not value.strip() and not empty:
-            raise DataError(f"{self.place}: {key!r} is empty")
-        return value
-
-    def id(self) -> str:
-        value = self.row["id"]
-        return str(value) if type(value) is int else self.text("id")
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.row[key]
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise DataError(f"{self.place}: {key!r} must be a list of texts, got {_shown(value)}")
-        return tuple(value)
-
-    def count(self, key: str) -> int:
-        value = self.row[key]
-        if type(value) is not int or value < 0:
-            raise DataError(f"{self.place}: {key!r} must be a whole number, got {_shown(value)}")
-        return value
 
 
 def read_corpus(path: str | Path) -> list[Passage]:
@@ -101,35 +66,35 @@ def fact_text(subject: str, relation: str, value: str) -> str:
     return f"The {relation} of {subject} is {value}."
 
 
-def _passage(line: _Line) -> Passage:
+def _passage(line: Row) -> Passage:
     return Passage(line.id(), line.text("title", empty=True), line.text("text"))
 
 
-def _contents_passage(line: _Line) -> Passage:
+def _contents_passage(line: Row) -> Passage:
     title, text = split_contents(line.text("contents"))
     return Passage(line.id(), title, text)
 
 
-def _fact_passage(line: _Line) -> Passage:
+def _fact_passage(line: Row) -> Passage:
     subject, relation, value = line.text("subject"), line.text("relation"), line.text("object")
     return Passage(line.id(), subject, fact_text(subject, relation, value))
 
 
-def _question(line: _Line, answers_key: str = "answers") -> Question:
+def _question(line: Row, answers_key: str = "answers") -> Question:
     answers = line.texts(answers_key)
     if not any(answer.strip() for answer in answers):
-        raise DataError(f"{line.place}: {answers_key!r} has no answer, got {_shown(list(answers))}")
-    key = next((key for key in ("support", "facts") if key in line.row), None)
+        raise DataError(f"{line.place}: {answers_key!r} has no answer, got {shown(list(answers))}")
+    key = next((key for key in ("support", "facts") if key in line.data), None)
     support = line.texts(key) if key else ()
-    hops = line.count("hops") if "hops" in line.row else len(support)
+    hops = line.count("hops") if "hops" in line.data else len(support)
     return Question(line.id(), line.text("question"), answers, hops, support, ())
 
 
-def _golden_question(line: _Line) -> Question:
+def _golden_question(line: Row) -> Question:
     return _question(line, "golden_answers")
 
 
-_Kinds = Mapping[tuple[str, ...], Callable[[_Line], _Record]]
+_Kinds = Mapping[tuple[str, ...], Callable[[Row], _Record]]
 _CORPUS_KINDS: _Kinds[Passage] = {
     ("id", "title", "text"): _passage,
     ("id", "contents"): _contents_passage,
@@ -147,11 +112,11 @@ def _read(
     records: list[_Record] = []
     places: dict[str, str] = {}
     keys: tuple[str, ...] | None = None
-    for line in _lines(path, name):
+    for line in read_rows(path, name=name):
         keys = keys or _kind(line, name, kinds)
         for key in keys:
-            if key not in line.row:
-                close = get_close_matches(key, line.row, n=1)
+            if key not in line.data:
+                close = get_close_matches(key, line.data, n=1)
                 hint = f" It has {close[0]!r} instead." if close else ""
                 raise DataError(
                     f"{line.place}: a row of this {name} must have {_listed(keys)}, "
@@ -173,54 +138,13 @@ def _read(
     return records
 
 
-def _kind(line: _Line, name: str, kinds: _Kinds[_Record]) -> tuple[str, ...]:
+def _kind(line: Row, name: str, kinds: _Kinds[_Record]) -> tuple[str, ...]:
     for keys in kinds:
-        if line.row.keys() >= set(keys):
+        if line.data.keys() >= set(keys):
             return keys
     choices = " or ".join(_listed(keys) for keys in kinds)
-    found = _listed(list(line.row)) if line.row else "none"
+    found = _listed(list(line.data)) if line.data else "none"
     raise DataError(f"{line.place}: a row of a {name} must have the keys {choices}, got {found}")
-
-
-def _lines(path: Path, name: str) -> Iterator[_Line]:
-    number = 0
-    try:
-        with _opened(path) as file:
-            for number, raw in enumerate(file, start=1):
-                if raw.strip():
-                    place = f"{path}:{number}"
-                    yield _Line(place, _row(raw, place))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such {name}") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: a {name} must be a file, this is a folder") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}:{number + 1}: the gzip file is damaged or cut short") from error
-
-
-def _opened(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        zipped = file.read(2) == _GZIP_MAGIC
-    return cast(BinaryIO, gzip.open(path)) if zipped else path.open("rb")
-
-
-def _row(raw: bytes, place: str) -> _Row:
-    try:
-        row = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 at byte {error.start + 1} of the line") from error
-    except json.JSONDecodeError as error:
-        # Some of Python's messages end in "at" themselves.
-        said = error.msg.removesuffix(" at")
-        raise DataError(f"{place}: not JSON: {said} at column {error.colno}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: a row must be a JSON object, got {_shown(row)}")
-    return row
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _listed(keys: tuple[str, ...] | list[str]) -> str:

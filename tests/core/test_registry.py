@@ -150,3 +150,37 @@ def test_a_missing_setting_is_refused_and_values_are_converted(monkeypatch):
     monkeypatch.setattr(Narrow, "__abstractmethods__", frozenset())
     env = make_env("narrow_envs:Narrow", width="3", max_turns="2")
     assert (env.width, env.max_turns) == (3, 2)
+
+
+async def test_wrappers_of_a_recipe_stand_around_the_env_in_their_order():
+    env = make_env(
+        "demo/calculator",
+        wrappers=[
+            {"type": "format_reminder", "reminder": "Use the tags."},
+            {"type": "turn_limit", "max_turns": 2},
+        ],
+    )
+    assert repr(env) == "<TurnLimit<FormatReminder<CalculatorEnv>>>"
+    task = env.tasks("train")[0]
+    await env.reset(task, seed=0)
+    told = await env.step("<add>1 + </add></answer>")
+    assert told.observation[-1].text.endswith("Use the tags.")
+    assert (await env.step("<add>1 + 2</add>")).truncated
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "said"),
+    [
+        ("turn_limit", "a list of mappings with a `type`"),
+        (
+            [{"type": "turn_limt"}],
+            r"wrappers\[0\]: no wrapper has the type 'turn_limt'.*'turn_limit'",
+        ),
+        ([{"type": "turn_limit"}], r"wrappers\[0\] needs the setting 'max_turns'"),
+        ([{"type": "turn_limit", "max_turns": 2, "env": 1}], r"has no setting 'env'"),
+        ([{"type": "turn_limit", "max_turns": 0}], "max_turns >= 1"),
+    ],
+)
+def test_a_mistake_in_a_wrapper_says_which(wrappers, said):
+    with pytest.raises(RecipeError, match=said):
+        make_env("demo/calculator", wrappers=wrappers)

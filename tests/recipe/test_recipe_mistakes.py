@@ -109,8 +109,8 @@ MISTAKES = {
     "an unknown setting of the environment": (
         ("max_turns", "max_turn"),
         "x.yaml:3: unknown setting 'env.max_turn' of 'search/facts'. Did you mean 'max_turns'? "
-        "Known here: id, topk, max_turns, max_result_chars, result_style, max_searches, hops, "
-        "format, prompt, instructions, rewards.",
+        "Known here: id, wrappers, topk, max_turns, max_result_chars, result_style, max_searches, "
+        "hops, format, prompt, instructions, rewards.",
     ),
     "a wrong value for the environment": (
         ("max_turns: 4", "max_turns: many"),

@@ -19,6 +19,7 @@ from rollout_fakes import (
     tokenizer,
 )
 
+from agentrl.core.env import StepInfo, StepResult
 from agentrl.core.errors import DataError, RecipeError
 from agentrl.core.types import Message, StopReason, Task
 from agentrl.engine.settings import ScriptedSettings
@@ -250,5 +251,46 @@ async def test_an_oracle_plays_gold_actions_through_the_whole_path():
     with pytest.raises(DataError, match="no task of the oracle"):
         oracle("something else")
     end = renderer.decode(renderer.prompt_ids((Message.of("user", "task t"),)))
+    # A context that it has not made itself is read for its actions.
+    stranger = Oracle(GoldEnv(), renderer)
+    await stranger.add(tasks)
     with pytest.raises(DataError, match="no gold action for turn 3"):
-        oracle(end + "look look stop t")
+        stranger(end + "look look stop t")
+
+
+class EchoEnv(GoldEnv):
+    """Shows a word in each turn; the expert must say the last one back."""
+
+    def expert_action(self, task, seen):
+        return f"say {seen[-1].split('word')[-1].split()[0]}" if len(seen) < 4 else None
+
+    async def reset(self, task, *, seed):
+        self.words = iter(("blue", "say", "red"))
+        return (Message.of("user", f"task {task.id} word {next(self.words)}"),)
+
+    async def step(self, action):
+        word = next(self.words, None)
+        shown = (Message.of("user", f"word {word}"),) if word else ()
+        return StepResult(shown, 0.0, word is None, False, StepInfo())
+
+
+async def test_an_expert_reads_what_it_was_shown_also_where_that_looks_like_an_action():
+    renderer = Renderer(tokenizer())
+    oracle = Oracle(EchoEnv(), renderer)
+    await oracle.add([Task("t")])
+    host = await started(spec(), EchoEnv, RuleEngine(lambda prompt, seed: (oracle(prompt), 0.0)))
+    (tree, *_) = (await host.sample_group(Task("t"), seed=0)).trees
+    await host.close()
+    said = [renderer.decode(turn.action_ids) for turn in tree.turns]
+    assert [one.split("<")[0] for one in said] == ["say blue", "say say", "say red"]
+
+
+async def test_a_spoiled_oracle_says_nothing_right():
+    renderer = Renderer(tokenizer())
+    oracle = Oracle(GoldEnv(), renderer, spoiled=True)
+    await oracle.add([Task("t")])
+    end = renderer.decode(renderer.prompt_ids((Message.of("user", "task t"),)))
+    assert oracle(end) == "mppl"
+    assert oracle(end + "mppl") == "mppl"
+    assert oracle(end + "mppl" + "mppl") == "tupq u"
+    assert oracle(end + "mppl" + "mppl" + "tupq u") == "hello"

@@ -9,10 +9,10 @@ import pytest
 from agentrl.core.env import Env, StepInfo, StepResult
 from agentrl.core.errors import EnvError
 from agentrl.core.registry import env_ids, make_env
+from agentrl.core.spoil import spoil
 from agentrl.core.types import Message, Task
 from agentrl.envs.demo import CalculatorEnv, GuessEnv
 from agentrl.testing import RULES, check_env, check_env_sync
-from agentrl.testing.conformance import spoil
 
 DEMOS = [id_ for id_ in env_ids() if id_.startswith("demo/")]
 

@@ -1,0 +1,1 @@
+"""Other people's environments and tools, behind our own classes."""
