@@ -8,8 +8,20 @@ from agentrl.credit.aggregate import assign, row_weights
 from agentrl.credit.arpo import ArpoCredit
 from agentrl.credit.grpo import GrpoCredit
 from agentrl.credit.table import Credit, TurnTable
+from agentrl.credit.tree_grpo import TreeGrpoCredit
 
-AnyCredit: TypeAlias = Annotated[GrpoCredit | ArpoCredit, Field(discriminator="type")]
+AnyCredit: TypeAlias = Annotated[
+    GrpoCredit | ArpoCredit | TreeGrpoCredit, Field(discriminator="type")
+]
 """Every credit method that a recipe can name."""
 
-__all__ = ["AnyCredit", "ArpoCredit", "Credit", "GrpoCredit", "TurnTable", "assign", "row_weights"]
+__all__ = [
+    "AnyCredit",
+    "ArpoCredit",
+    "Credit",
+    "GrpoCredit",
+    "TreeGrpoCredit",
+    "TurnTable",
+    "assign",
+    "row_weights",
+]

@@ -12,14 +12,11 @@ from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
 from agentrl.credit.table import Credit, TurnTable
 
 
-class GrpoCredit(GroupBaseline):
-    """Group-relative advantages (DeepSeekMath, arXiv:2402.03300, eq. 4 with outcome rewards).
+class SoftAttribution(GroupBaseline):
+    """Gives a turn the advantages of all trajectories that share it, kept apart.
 
-    A turn that several trajectories share carries each one's advantage, exactly as if every
-    trajectory were a row of its own with the shared turns copied into it.
+    It is exactly as if every trajectory were a row of its own with the shared turns copied into it.
     """
-
-    type: Literal["grpo"] = "grpo"
 
     def __call__(
         self,
@@ -36,6 +33,12 @@ class GrpoCredit(GroupBaseline):
         levels = levels or Levels.of(table)
         leaves = leaves or self.compare(table, levels)
         return soft_credit(table, levels, leaves.advantage, leaves.trains * row_weights)
+
+
+class GrpoCredit(SoftAttribution):
+    """Group-relative advantages (DeepSeekMath, arXiv:2402.03300, eq. 4 with outcome rewards)."""
+
+    type: Literal["grpo"] = "grpo"
 
 
 def soft_credit(table: TurnTable, levels: Levels, advantage: Float64, weight: Float64) -> Credit:

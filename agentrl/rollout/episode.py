@@ -153,11 +153,12 @@ class LiveEpisode:
         twin._context, twin._expected = self._context.copy(), self._expected
         twin._is_branch = True
         env = self._env
-        if self.stop_reason is not None or env is None:
+        unbuilt = env is None and self._is_branch
+        if self.stop_reason is not None or (env is None and not unbuilt):
             raise ContractError("only a live line that has started can be forked")
-        if env.forkable == "no":
+        if env is not None and env.forkable == "no":
             raise ContractError(f"{type(env).__name__} has forkable = 'no'; it cannot branch")
-        if env.forkable == "copy":
+        if env is not None and env.forkable == "copy":
             try:
                 twin._env = await self._phase("fork", env.fork(), self.stage.limits.reset_seconds)
             except PhaseError as error:

@@ -8,8 +8,11 @@ from pydantic import Field
 
 from agentrl.samplers.arpo import ArpoSampler
 from agentrl.samplers.chain import ChainSampler
+from agentrl.samplers.tree import TreeSampler
 
-AnySampler: TypeAlias = Annotated[ChainSampler | ArpoSampler, Field(discriminator="type")]
+AnySampler: TypeAlias = Annotated[
+    ChainSampler | ArpoSampler | TreeSampler, Field(discriminator="type")
+]
 """Samplers by the name in `type`; a new one is added here."""
 
-__all__ = ["AnySampler", "ArpoSampler", "ChainSampler"]
+__all__ = ["AnySampler", "ArpoSampler", "ChainSampler", "TreeSampler"]

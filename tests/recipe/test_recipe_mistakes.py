@@ -83,11 +83,11 @@ MISTAKES = {
     "a wrong type of sampler": (
         ("type: arpo, tra", "type: aprpo, tra"),
         "x.yaml:5: sampler.type: no sampler is named 'aprpo'. Did you mean 'arpo'? Known: chain, "
-        "arpo.",
+        "arpo, tree.",
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),
-        "x.yaml:6: credit.type: field required. Known: grpo, arpo.",
+        "x.yaml:6: credit.type: field required. Known: grpo, arpo, tree_grpo.",
     ),
     "a missing field": (
         ("{model: tiny/search}", "{probe_bound: 0.1}"),
