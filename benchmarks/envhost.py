@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agentrl.adapters.envhost_pool import HostPool, HostSettings
 from agentrl.core.env import Env, Observation, StepInfo, StepResult
 from agentrl.core.types import Message, Task
-from agentrl.rollout.envhost_pool import HostPool, HostSettings
 
 ACTION = "<search>the capital of the country where the Amazon ends</search>"
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -51,7 +51,7 @@ LIGHT = (
     "agentrl.envs",
     "agentrl.learner.settings",
     "agentrl.recipe.schema",
-    "agentrl.rollout.envhost_pool",
+    "agentrl.adapters.envhost_pool",
     "agentrl.rollout.settings",
     "agentrl.samplers",
     "agentrl.credit",

@@ -1,1 +1,1 @@
-"""Other people's environments and tools, behind our own classes."""
+"""Environments and tools from elsewhere: other processes, other machines, other frameworks."""

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentrl.adapters.envhost_client import Deadlines
+from agentrl.adapters.envhost_pool import HostPool, HostSettings
 from agentrl.core.env import Env
 from agentrl.core.errors import EngineError, RecipeError
 from agentrl.core.registry import make_env
@@ -17,8 +19,6 @@ from agentrl.core.types import Float32, Group, Int32, Task
 from agentrl.engine.base import Engine
 from agentrl.engine.tokens import load_tokenizer
 from agentrl.rollout.deadline import OverdueError, within
-from agentrl.rollout.envhost_client import Deadlines
-from agentrl.rollout.envhost_pool import HostPool, HostSettings
 from agentrl.rollout.episode import LiveEpisode
 from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.player import Episode, Sampler

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from agentrl.rollout.render import Renderer
 from agentrl.rollout.seeds import derive
 from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
 from agentrl.samplers import ArpoSampler, ChainSampler
+
+# Environments that misbehave, for hosts in other processes.
+sys.path.append(str(Path(__file__).parents[1] / "adapters"))
 
 
 def spec(sampler=None, **rollout):

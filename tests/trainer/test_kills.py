@@ -32,7 +32,7 @@ OVERRIDES = [
     "log.trees=0",
     "log.tensorboard=false",
 ]
-ROLLOUT, RANK, ENV_HOST = "ray::RolloutActor", "ray::RankActor", "agentrl.rollout.envhost"
+ROLLOUT, RANK, ENV_HOST = "ray::RolloutActor", "ray::RankActor", "agentrl.adapters.envhost"
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.adapters.envhost import EnvHost
+from agentrl.adapters.envhost_client import Connection, Deadlines, EnvFactory
+from agentrl.adapters.envhost_pool import HostPool, HostSettings
+from agentrl.adapters.wire import PROTOCOL, FrameReader, encode_frame
 from agentrl.core.errors import DataError, EnvError, RecipeError, RegistryError
 from agentrl.core.fork import fork_env
 from agentrl.core.types import Image, Task, ToolRecord
-from agentrl.rollout.envhost import EnvHost
-from agentrl.rollout.envhost_client import Connection, Deadlines, EnvFactory
-from agentrl.rollout.envhost_pool import HostPool, HostSettings
-from agentrl.rollout.wire import PROTOCOL, FrameReader, encode_frame
 
 TASK = Task("t", {})
 DEADLINES = Deadlines(open=10, reset=10, step=10, close=5)
@@ -367,7 +367,7 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import asyncio, json\n"
-        "from agentrl.rollout.envhost_pool import HostPool\n"
+        "from agentrl.adapters.envhost_pool import HostPool\n"
         "async def main():\n"
         "    async with HostPool() as pool:\n"
         "        host = pool.hosts[0]\n"

@@ -1,6 +1,6 @@
 """An environment host: one process that serves thousands of env sessions over one socket.
 
-`python -m agentrl.rollout.envhost --socket PATH` is what `HostProcess` (envhost_pool.py) starts.
+`python -m agentrl.adapters.envhost --socket PATH` is what `HostProcess` (envhost_pool.py) starts.
 Whoever can connect to the socket can have any importable class called, so it belongs in a
 directory that only its user may enter. A host keeps a crash, a leak and a dependency away from
 the rest of a run; it does not confine what an env does to files and network (that is a sandbox).
@@ -25,11 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from agentrl.core import errors
-from agentrl.core.env import Env
-from agentrl.core.errors import AgentRLError, EnvError
-from agentrl.core.registry import build_env, env_class, make_env
-from agentrl.rollout.wire import (
+from agentrl.adapters.wire import (
     BATCH,
     PROTOCOL,
     FrameError,
@@ -42,6 +38,10 @@ from agentrl.rollout.wire import (
     encode_task,
     plain,
 )
+from agentrl.core import errors
+from agentrl.core.env import Env
+from agentrl.core.errors import AgentRLError, EnvError
+from agentrl.core.registry import build_env, env_class, make_env
 
 EXIT_MEMORY = 86
 """Exit code of a host that passed its memory cap."""
@@ -399,7 +399,7 @@ async def _serve(path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM, the end of the parent or the memory cap."""
-    parser = argparse.ArgumentParser(prog="agentrl.rollout.envhost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="agentrl.adapters.envhost", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True, help="where to listen")
     parser.add_argument("--parent", type=int, default=0, help="end with this process")
     parser.add_argument("--memory-mb", type=int, default=0, help="end above this; 0: no cap")

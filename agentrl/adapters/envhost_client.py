@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias, TypeVar, cast
 
-from agentrl.core import errors
-from agentrl.core.env import Env, Forkable, Observation, StepResult
-from agentrl.core.errors import AgentRLError, EnvError
-from agentrl.core.types import Task
-from agentrl.rollout.wire import (
+from agentrl.adapters.wire import (
     BATCH,
     PROTOCOL,
     FrameError,
@@ -29,6 +25,10 @@ from agentrl.rollout.wire import (
     encode_task,
     plain,
 )
+from agentrl.core import errors
+from agentrl.core.env import Env, Forkable, Observation, StepResult
+from agentrl.core.errors import AgentRLError, EnvError
+from agentrl.core.types import Task
 
 _SWEEP_SECONDS = 0.1
 _T = TypeVar("_T")

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl.core.env import StepInfo, StepResult
-from agentrl.core.types import Image, Message, Task, Text, ToolRecord
-from agentrl.rollout.wire import (
+from agentrl.adapters.wire import (
     FrameError,
     FrameReader,
     check_plain,
@@ -22,6 +20,8 @@ from agentrl.rollout.wire import (
     encode_step,
     encode_task,
 )
+from agentrl.core.env import StepInfo, StepResult
+from agentrl.core.types import Image, Message, Task, Text, ToolRecord
 
 FLOATS = st.floats(allow_nan=False)
 TEXTS = st.text(max_size=20)

@@ -19,10 +19,10 @@ from typing import Self
 
 from pydantic import Field
 
+from agentrl.adapters.envhost import EXIT_MEMORY
+from agentrl.adapters.envhost_client import Connection, Deadlines, EnvFactory
 from agentrl.core.errors import EnvError
 from agentrl.core.settings import Settings
-from agentrl.rollout.envhost import EXIT_MEMORY
-from agentrl.rollout.envhost_client import Connection, Deadlines, EnvFactory
 
 _PREFIX = "agentrl-hosts-"
 _STALE_SECONDS = 60.0
@@ -152,7 +152,7 @@ class HostProcess:
         self._tail = b""
         self.socket.unlink(missing_ok=True)
         return await asyncio.create_subprocess_exec(
-            *(settings.python or sys.executable, "-m", "agentrl.rollout.envhost"),
+            *(settings.python or sys.executable, "-m", "agentrl.adapters.envhost"),
             *("--socket", str(self.socket), "--parent", str(os.getpid())),
             *("--memory-mb", str(settings.memory_mb)),
             stdin=asyncio.subprocess.DEVNULL,
