@@ -1,9 +1,10 @@
-"""`agentrl env`: list, check and play environments, without any policy."""
+"""`agentrl env`: write, list, check, play and time environments, without any policy."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,20 +14,46 @@ from rich.markup import escape
 from rich.table import Table
 
 from agentrl.cli.errors import Commands
+from agentrl.cli.scaffold import Kind, write_package
 from agentrl.core.env import Env, Observation, StepResult
 from agentrl.core.errors import RecipeError, nearest
 from agentrl.core.registry import env_table, make_env
 from agentrl.core.tool_env import ToolEnv
-from agentrl.core.types import Task
+from agentrl.core.types import Image, Task
 from agentrl.core.wrappers import Wrapper
 from agentrl.testing import RULES, check_env
+from agentrl.testing.speed import Spread, measure_env
 
-app = typer.Typer(cls=Commands, help="List, check and play environments.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Commands, help="Write, list, check, play and time environments.", no_args_is_help=True
+)
 
 Id = Annotated[str, typer.Argument(help='An id of `env list`, "module:Class" or "gym:EnvId".')]
 Args = Annotated[
     list[str] | None, typer.Option("--arg", help="A setting of the environment, as key=value.")
 ]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="A name for the package, as in word_game.")],
+    kind: Annotated[
+        Kind, typer.Option(help="tools: typed functions and an answer; messages: reset and step.")
+    ] = "tools",
+    folder: Annotated[Path | None, typer.Option(help="Where to; default ./NAME.")] = None,
+) -> None:
+    """Write a package with an environment, its test and a recipe, to change into your own."""
+    console = Console(soft_wrap=True)
+    target = folder or Path(name)
+    written = write_package(target, name=name, kind=kind)
+    for path in written:
+        console.print(f"wrote {escape(str(path))}", highlight=False)
+    path = next(one for one in written if one.name == "env.py")
+    class_name = path.read_text(encoding="utf-8").partition("class ")[2].partition("(")[0]
+    where = f"{name}.env:{class_name}"
+    console.print(f"\nnow: cd {escape(str(target))}", highlight=False)
+    for command in (f"agentrl env check {where}", f"agentrl env play {where}", "pytest"):
+        console.print(f"     {command}", highlight=False)
 
 
 @app.command("list")
@@ -64,6 +91,7 @@ def play(
     split: Annotated[str, typer.Option(help="train or eval.")] = "train",
     task: Annotated[str, typer.Option(help="A task's id; the first one if not given.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the episode.")] = 0,
+    images: Annotated[Path | None, typer.Option(help="Folder to save images to.")] = None,
     arg: Args = None,
 ) -> None:
     """Play an episode at the keyboard: you are the policy.
@@ -74,7 +102,49 @@ def play(
     env = make_env(id, **_settings(arg or ()))
     # The keyboard is read outside of the event loop, which would keep the first Ctrl-C to itself.
     with asyncio.Runner() as runner:
-        _play(runner, env, _task(env, split, task), seed)
+        _play(runner, env, _task(env, split, task), seed, images)
+
+
+@app.command()
+def bench(
+    id: Id,
+    seconds: Annotated[float, typer.Option(help="How long to play.", min=0.1)] = 5.0,
+    concurrency: Annotated[int, typer.Option(help="Episodes at once.", min=1)] = 1,
+    forks: Annotated[int, typer.Option(help="Forks to time.", min=1)] = 20,
+    split: Annotated[str, typer.Option(help="train or eval.")] = "train",
+    arg: Args = None,
+) -> None:
+    """Time an environment that its expert plays: steps per second, reset, step and fork."""
+    console, settings = Console(soft_wrap=True), _settings(arg or ())
+    env = make_env(id, **settings)
+    _task(env, split, "")
+    with Console(stderr=True).status(f"playing {id} for {seconds:g} s"):
+        found = asyncio.run(
+            measure_env(
+                lambda: make_env(id, **settings),
+                tasks=env.tasks(split),
+                seconds=seconds,
+                concurrency=concurrency,
+                forks=forks,
+            )
+        )
+    console.print(
+        f"{found.steps_per_second:,.0f} steps/s: {found.episodes} episodes of "
+        f"{found.steps / found.episodes:.1f} steps in {found.seconds:.1f} s, {concurrency} at once",
+        highlight=False,
+    )
+    table = Table("", "median ms", "p99 ms", "times")
+    table.add_row("reset", *_milliseconds(found.reset))
+    table.add_row("step", *_milliseconds(found.step))
+    if found.fork.times:
+        table.add_row(f"fork ({env.forkable})", *_milliseconds(found.fork))
+    console.print(table)
+    if not found.fork.times:
+        console.print("forkable = 'no': samplers that branch refuse this environment")
+
+
+def _milliseconds(spread: Spread) -> tuple[str, str, str]:
+    return f"{1e3 * spread.median:.3f}", f"{1e3 * spread.p99:.3f}", str(spread.times)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -103,23 +173,29 @@ def _task(env: Env, split: str, wanted: str) -> Task:
     raise RecipeError(f"no task {wanted!r} among the {len(tasks)} of split {split!r}.{close}")
 
 
-def _play(runner: asyncio.Runner, env: Env, task: Task, seed: int) -> None:
+def _play(runner: asyncio.Runner, env: Env, task: Task, seed: int, images: Path | None) -> None:
     console = Console()
+    seen: list[str] = []
+
+    def show(observation: Observation) -> None:
+        seen.append("\n".join(message.text for message in observation))
+        _show(console, observation, images, turn=len(seen) - 1)
+
     inner = env.unwrapped if isinstance(env, Wrapper) else env
     console.print(f"[dim]task {escape(task.id)}, seed {seed}; :gold, :quit[/dim]")
     if isinstance(inner, ToolEnv):
         console.print(f"[dim]{escape(inner.call_format.instructions())}[/dim]")
     try:
-        _show(console, runner.run(env.reset(task, seed=seed)))
+        show(runner.run(env.reset(task, seed=seed)))
         turn, earned = 0, 0.0
         while True:
-            action = _read(env, task, turn)
+            action = _read(env, task, seen)
             if action is None:
                 console.print(f"left after {turn} turns, return so far {earned:g}")
                 return
             result = runner.run(env.step(action))
             turn, earned = turn + 1, earned + result.reward
-            _show(console, result.observation)
+            show(result.observation)
             _tell(console, result)
             if result.terminated or result.truncated:
                 how = "terminated" if result.terminated else "truncated"
@@ -129,7 +205,7 @@ def _play(runner: asyncio.Runner, env: Env, task: Task, seed: int) -> None:
         runner.run(env.close())
 
 
-def _read(env: Env, task: Task, turn: int) -> str | None:
+def _read(env: Env, task: Task, seen: Sequence[str]) -> str | None:
     lines: list[str] = []
     while True:
         try:
@@ -139,7 +215,7 @@ def _read(env: Env, task: Task, turn: int) -> str | None:
         if not lines and line == ":quit":
             return None
         if not lines and line == ":gold":
-            gold = env.gold_action(task, turn)
+            gold = env.expert_action(task, seen)
             if gold is not None:
                 Console().print(escape(gold))
                 return gold
@@ -150,9 +226,22 @@ def _read(env: Env, task: Task, turn: int) -> str | None:
         lines.append(line[:-1])
 
 
-def _show(console: Console, observation: Observation) -> None:
-    for message in observation:
+def _show(console: Console, observation: Observation, images: Path | None, *, turn: int) -> None:
+    for number, message in enumerate(observation):
         console.print(f"[bold cyan]{message.role}[/bold cyan] {escape(message.text)}")
+        for part in message.parts:
+            if isinstance(part, Image):
+                console.print(f"[dim]{_saved(part, images, f'{turn}-{number}')}[/dim]")
+
+
+def _saved(image: Image, folder: Path | None, name: str) -> str:
+    what = f"{image.media_type}, {len(image.data):,} bytes"
+    if folder is None:
+        return escape(f"[image: {what}; --images DIR saves it]")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.{image.media_type.rpartition('/')[2]}"
+    path.write_bytes(image.data)
+    return escape(f"[image: {what}, saved to {path}]")
 
 
 def _tell(console: Console, result: StepResult) -> None:
