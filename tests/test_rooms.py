@@ -23,7 +23,7 @@ RANK = {
     "adapters": 2,
     "testing": 2,
     "envs": 2,
-    "tools": 2,
+    "tools": 1.5,  # an environment may hand its policy a tool of that room
     "models": 2,
     "engine.base": 2,
     "engine.settings": 2,
