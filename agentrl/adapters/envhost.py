@@ -14,6 +14,7 @@ import contextlib
 import faulthandler
 import gc
 import logging
+import math
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from typing import cast
 
 from agentrl.adapters.wire import (
     BATCH,
+    MAX_FRAME,
     PROTOCOL,
     FrameError,
     FrameReader,
@@ -57,27 +59,41 @@ _log = logging.getLogger(__name__)
 class _Session:
     """One env of one connection and the request that it is at."""
 
-    __slots__ = ("closed", "env", "env_id", "running")
+    __slots__ = ("closed", "env", "env_id", "running", "used")
 
-    def __init__(self, env_id: str, env: Env) -> None:
+    def __init__(self, env_id: str, env: Env, now: float) -> None:
         self.env_id = env_id
         self.env = env
         self.running: asyncio.Task[None] | None = None
         self.closed = False
+        self.used = now
 
 
 class EnvHost:
-    """Serves env sessions on a Unix socket.
+    """Serves env sessions, on a Unix socket (`start`) or over what `join` is given.
 
     Requests are `[number, operation, session, ...]`, answered in any order by `[number, value]`
     or `[number, error class, message]`. One session plays one request at a time. Requests do not
     get a task each: runners take them from a common queue, and a second runner starts only when
     the first one waits inside an env, so an env that answers at once costs no task switch.
+    At most `max_sessions` are open at once; where `idle_seconds` are given, `expire` ends those
+    that had no request for so long.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        max_sessions: int = 1_000_000,
+        idle_seconds: float = math.inf,
+        max_bytes: int = MAX_FRAME,
+    ) -> None:
         self.path = path
+        self.max_bytes = max_bytes
+        self.sessions = 0
         self.queue: deque[tuple[_Connection, list[Json]]] = deque()
+        self._max_sessions = max_sessions
+        self._idle_seconds = idle_seconds
         self._connections: set[_Connection] = set()
         self._classes: dict[str, type[Env]] = {}
         self._idle: list[asyncio.Future[None]] = []
@@ -87,8 +103,10 @@ class EnvHost:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen on `path`; an old socket there is replaced."""
+        """Listen on `path`, if there is one; an old socket there is replaced."""
         self._loop = asyncio.get_running_loop()
+        if self.path is None:
+            return
         self.path.unlink(missing_ok=True)
         self._server = await self._loop.create_unix_server(
             lambda: _Connection(self), str(self.path)
@@ -104,6 +122,27 @@ class EnvHost:
         for runner in self._runners:
             runner.cancel()
         await asyncio.gather(*self._runners, return_exceptions=True)
+
+    def join(self, transport: asyncio.Transport) -> asyncio.Protocol:
+        """A new client behind `transport`; what it sends goes to `data_received`."""
+        connection = _Connection(self)
+        connection.connection_made(transport)
+        return connection
+
+    def admit(self) -> None:
+        """Count a new session; `EnvError` where there are too many."""
+        if self.sessions >= self._max_sessions:
+            raise EnvError(
+                f"{self.sessions} sessions are open, which is this host's limit; close some, or "
+                "start it with a higher one"
+            )
+        self.sessions += 1
+
+    def expire(self) -> None:
+        """End the sessions that had no request for too long."""
+        before = self._loop.time() - self._idle_seconds
+        for connection in list(self._connections):
+            connection.expire(before)
 
     def joined(self, connection: _Connection) -> None:
         """Count `connection` among those that live."""
@@ -166,13 +205,14 @@ class _Connection(asyncio.Protocol):
     def __init__(self, host: EnvHost) -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._reader = FrameReader()
+        self._reader = FrameReader(max_bytes=host.max_bytes)
         self._sessions: dict[int, _Session] = {}
         self._answers: list[Sequence[Json]] = []
         self._flushing = False
         self._greeted = False
         self._transport: asyncio.Transport | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -235,6 +275,7 @@ class _Connection(asyncio.Protocol):
     async def _end_sessions(self) -> None:
         sessions = list(self._sessions.values())
         self._sessions.clear()
+        self._host.sessions -= len(sessions)
         await asyncio.gather(*[self._end(session) for session in sessions])
         self._host.left(self)
 
@@ -256,8 +297,19 @@ class _Connection(asyncio.Protocol):
         if session is None:
             self._answer((number, None))
             return
+        self._host.sessions -= 1
         task = self._loop.create_task(self._end(session))
         task.add_done_callback(lambda _: self._answer((number, None)))
+
+    def expire(self, before: float) -> None:
+        """End the sessions that were used last at loop time `before` or earlier."""
+        for name, session in list(self._sessions.items()):
+            if session.running is None and session.used <= before:
+                del self._sessions[name]
+                self._host.sessions -= 1
+                ending = self._loop.create_task(self._end(session))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
 
     def _answer(self, answer: Sequence[Json]) -> None:
         answers = self._answers
@@ -292,7 +344,10 @@ class _Connection(asyncio.Protocol):
             else:
                 session = self._sessions.get(cast(int, request[2]))
                 if session is None:
-                    raise EnvError(f"session {request[2]} is not open on this host")
+                    raise EnvError(
+                        f"session {request[2]} is not open on this host: it was closed, or ended "
+                        "because nothing was asked of it for too long"
+                    )
                 if session.running is not None:
                     raise EnvError(f"{session.env_id}: two requests at once in one session")
                 session.running = task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -303,6 +358,7 @@ class _Connection(asyncio.Protocol):
                         value = await self._do(session, request)
                 finally:
                     session.running = None
+                    session.used = self._loop.time()
                     while session.closed and task.cancelling():
                         task.uncancel()
         except asyncio.CancelledError:
@@ -311,7 +367,7 @@ class _Connection(asyncio.Protocol):
             self._answer((number, "EnvError", f"{session.env_id}: {request[1]} was cancelled"))
         except (Exception, SystemExit) as error:
             where = "" if session is None else session.env_id
-            self._answer((number, *_describe(error, where=where, operation=str(request[1]))))
+            self._answer((number, *describe_error(error, where=where, operation=str(request[1]))))
         else:
             self._answer((number, value))
 
@@ -320,7 +376,13 @@ class _Connection(asyncio.Protocol):
             case [_, _, int(name), str(env_id), dict(arguments)]:
                 if name in self._sessions:
                     raise EnvError(f"session {name} is open already")
-                self._sessions[name] = _Session(env_id, self._host.make(env_id, arguments))
+                self._host.admit()
+                try:
+                    env = self._host.make(env_id, arguments)
+                except BaseException:
+                    self._host.sessions -= 1
+                    raise
+                self._sessions[name] = _Session(env_id, env, self._loop.time())
             case _:
                 raise FrameError("open takes an env id and its arguments")
 
@@ -333,21 +395,36 @@ class _Connection(asyncio.Protocol):
             case ["fork", int(name)]:
                 if name in self._sessions:
                     raise EnvError(f"session {name} is open already")
-                forked = await env.fork()
-                if session.closed:
-                    await forked.close()
-                    raise EnvError(f"{session.env_id}: closed while it forked")
-                self._sessions[name] = _Session(session.env_id, forked)
+                self._host.admit()
+                try:
+                    forked = await env.fork()
+                    if session.closed:
+                        await forked.close()
+                        raise EnvError(f"{session.env_id}: closed while it forked")
+                except BaseException:
+                    self._host.sessions -= 1
+                    raise
+                self._sessions[name] = _Session(session.env_id, forked, self._loop.time())
                 return None
-            case ["describe"]:
-                return (env.forkable, list(env.stop), plain(env.tool_schemas))
-            case ["tasks", str(split)]:
-                return [encode_task(task) for task in env.tasks(split)]
-            case ["gold", task, int(turn)]:
-                return env.gold_action(decode_task(task), turn)
-            case ["expert", task, list(seen)]:
-                return env.expert_action(decode_task(task), [str(one) for one in seen])
-        raise FrameError(f"{request[1]!r} with {len(request) - 3} arguments is no operation")
+        return about(env, request[1:2] + request[3:])
+
+
+def about(env: Env, question: Sequence[Json]) -> Json:
+    """What `env` says of itself and its tasks: `[operation, ...]`, which no episode is needed for.
+
+    Raises:
+        FrameError: no such operation.
+    """
+    match list(question):
+        case ["describe"]:
+            return (env.forkable, list(env.stop), plain(env.tool_schemas))
+        case ["tasks", str(split)]:
+            return [encode_task(task) for task in env.tasks(split)]
+        case ["gold", task, int(turn)]:
+            return env.gold_action(decode_task(task), turn)
+        case ["expert", task, list(seen)]:
+            return env.expert_action(decode_task(task), [str(one) for one in seen])
+    raise FrameError(f"{question[0]!r} with {len(question) - 1} arguments is no operation")
 
 
 def _encode_alone(answer: Sequence[Json]) -> bytes:
@@ -358,7 +435,7 @@ def _encode_alone(answer: Sequence[Json]) -> bytes:
         return encode_frame([(answer[0], "EnvError", str(error))])
 
 
-def _describe(error: BaseException, *, where: str, operation: str) -> tuple[str, str]:
+def describe_error(error: BaseException, *, where: str, operation: str) -> tuple[str, str]:
     """Class name and message under which `error` travels; an unexpected one is logged whole."""
     if isinstance(error, AgentRLError) and hasattr(errors, type(error).__name__):
         return type(error).__name__, str(error)

@@ -19,8 +19,9 @@ from typing import Self
 
 from pydantic import Field
 
+from agentrl.adapters.connection import Connection, Deadlines
 from agentrl.adapters.envhost import EXIT_MEMORY
-from agentrl.adapters.envhost_client import Connection, Deadlines, EnvFactory
+from agentrl.adapters.envhost_client import EnvFactory
 from agentrl.core.errors import EnvError
 from agentrl.core.settings import Settings
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentrl.adapters.envhost_client import Deadlines
+from agentrl.adapters.connection import Deadlines
 from agentrl.adapters.envhost_pool import HostPool, HostSettings
 from agentrl.core.env import Env
 from agentrl.core.errors import EngineError, RecipeError

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.adapters.connection import Connection, Deadlines
 from agentrl.adapters.envhost import EnvHost
-from agentrl.adapters.envhost_client import Connection, Deadlines, EnvFactory
+from agentrl.adapters.envhost_client import EnvFactory
 from agentrl.adapters.envhost_pool import HostPool, HostSettings
 from agentrl.adapters.wire import PROTOCOL, FrameReader, encode_frame
 from agentrl.core.errors import DataError, EnvError, RecipeError, RegistryError
