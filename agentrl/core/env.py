@@ -12,6 +12,12 @@ from agentrl.core.types import Message, Task, ToolRecord
 Forkable: TypeAlias = Literal["copy", "replay", "no"]
 Observation: TypeAlias = tuple[Message, ...]
 
+ROOT_STATE = "reset"
+"""State key of the first turn: all lines of a group start from one state.
+
+An environment that knows its state exactly gives it again where an episode is back at its start.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:

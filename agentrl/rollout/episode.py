@@ -11,7 +11,7 @@ from typing import Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from agentrl.core.env import Env, StepResult
+from agentrl.core.env import ROOT_STATE, Env, StepResult
 from agentrl.core.errors import ContractError
 from agentrl.core.types import (
     ROOT,
@@ -32,9 +32,6 @@ from agentrl.rollout.stage import DivergedError, PhaseError, Spent, Stage
 
 T = TypeVar("T")
 Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "close", "idle"]
-
-ROOT_STATE = "reset"
-"""State key of the first turn: all lines of a group start from one state."""
 
 _NO_TOKENS = np.zeros(0, np.int32)
 _NO_REWARDS: dict[str, float] = {}  # one for all turns: most environments name no components
