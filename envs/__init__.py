@@ -6,6 +6,8 @@ if __name__ == "envs":
 ENVS = {
     "demo/calculator": "agentrl.envs.demo:CalculatorEnv",
     "demo/guess": "agentrl.envs.demo:GuessEnv",
+    "games/frozenlake": "agentrl.envs.games:FrozenLakeEnv",
+    "games/sokoban": "agentrl.envs.games:SokobanEnv",
     "search/corpus": "agentrl.envs.search:CorpusSearchEnv",
     "search/facts": "agentrl.envs.search:FactsSearchEnv",
 }
