@@ -65,6 +65,11 @@ class Connection(asyncio.Protocol):
         """True while requests can be sent."""
         return self._transport is not None and not self.reason
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What it writes to, while it lives."""
+        return self._transport
+
     def new_session(self) -> int:
         """A session number that this connection has not used."""
         return next(self._numbers)

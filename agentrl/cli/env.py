@@ -75,7 +75,7 @@ def list_envs() -> None:
 def check(id: Id, arg: Args = None) -> None:
     """Check an environment against its contract; exit code 1 where it breaks a rule."""
     console = Console(soft_wrap=True)
-    settings = _settings(arg or ())
+    settings = parsed_settings(arg or ())
     make_env(id, **settings)
     report = asyncio.run(check_env(lambda: make_env(id, **settings)))
     for rule in report.checked:
@@ -99,7 +99,7 @@ def play(
     One line is one action; end a line with a backslash to go on in the next.
     `:gold` plays the gold action, `:quit` (or the end of the input) leaves.
     """
-    env = make_env(id, **_settings(arg or ()))
+    env = make_env(id, **parsed_settings(arg or ()))
     # The keyboard is read outside of the event loop, which would keep the first Ctrl-C to itself.
     with asyncio.Runner() as runner:
         _play(runner, env, _task(env, split, task), seed, images)
@@ -115,7 +115,7 @@ def bench(
     arg: Args = None,
 ) -> None:
     """Time an environment that its expert plays: steps per second, reset, step and fork."""
-    console, settings = Console(soft_wrap=True), _settings(arg or ())
+    console, settings = Console(soft_wrap=True), parsed_settings(arg or ())
     env = make_env(id, **settings)
     _task(env, split, "")
     with Console(stderr=True).status(f"playing {id} for {seconds:g} s"):
@@ -147,7 +147,8 @@ def _milliseconds(spread: Spread) -> tuple[str, str, str]:
     return f"{1e3 * spread.median:.3f}", f"{1e3 * spread.p99:.3f}", str(spread.times)
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings from `key=value`, each value read as YAML; `RecipeError` where one is not."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import os
 import socket
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from agentrl.cli.env import parsed_settings
 from agentrl.core.errors import SetupError
+from agentrl.core.registry import make_env
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 app = typer.Typer(help="Serve what runs can share.", no_args_is_help=True)
 
@@ -34,11 +40,7 @@ def retriever(
     b: Annotated[float, typer.Option(min=0.0, max=1.0, help="BM25: length discount.")] = 0.4,
 ) -> None:
     """Search a corpus by BM25 over Search-R1's protocol, `POST /retrieve`."""
-    for package in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(package) is None:
-            raise SetupError(
-                f'`agentrl serve retriever` needs {package}: pip install "agentrl[serve]"'
-            )
+    _need("retriever", "starlette", "uvicorn")
     import uvicorn
 
     from agentrl.envs.search.index import Scoring
@@ -58,6 +60,91 @@ def retriever(
     address = listener.getsockname()[1]
     console.print(f"listening on http://{host}:{address}/retrieve", soft_wrap=True)
     server.run(sockets=[listener])
+
+
+@app.command()
+def env(
+    id: Annotated[str, typer.Argument(help="An id of `env list`, or any other that recipes take.")],
+    arg: Annotated[
+        list[str] | None, typer.Option("--arg", help="A setting of the environment, as key=value.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,
+    sessions: Annotated[int, typer.Option(min=1, help="Most at once, in each process.")] = 4096,
+    idle_seconds: Annotated[
+        float, typer.Option(min=1.0, help="A session without requests ends after so long.")
+    ] = 900.0,
+    body_mib: Annotated[int, typer.Option(min=1, max=64, help="Largest request or answer.")] = 16,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let everybody in who reaches the address.")
+    ] = False,
+) -> None:
+    """Serve an environment to recipes elsewhere, which name it `remote:http://HOST:PORT`.
+
+    Clients must show the token of the variable AGENTRL_TOKEN, where it is set.
+    """
+    _need("env", "starlette", "uvicorn", "websockets")
+    import uvicorn
+
+    from agentrl.adapters.remote import TOKEN_VARIABLE
+    from agentrl.adapters.server import EnvServer, Served, tell_workers
+
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not (token or no_token or host in _LOOPBACK):
+        raise SetupError(
+            f"whoever reaches {host} could play this environment: set {TOKEN_VARIABLE} to a "
+            "secret, here and for the clients, or give --no-token"
+        )
+    settings = parsed_settings(arg or ())
+    console = Console(stderr=True)
+    listener = _bound(host, port)
+    # First, so that a mistake in the settings is said before anything listens.
+    made = make_env(id, **settings)
+    asyncio.run(made.close())
+    served = Served(
+        id=id,
+        settings=settings,
+        token=token,
+        sessions=sessions,
+        idle_seconds=idle_seconds,
+        body_bytes=body_mib * 2**20,
+        workers=workers,
+    )
+    application: Any = "agentrl.adapters.server:served_from_environment"
+    config = uvicorn.Config(
+        application if workers > 1 else EnvServer(served).app(),
+        factory=workers > 1,
+        workers=workers,
+        log_level="warning",
+        ws="websockets-sansio",
+        ws_max_size=served.body_bytes + 64,
+        ws_per_message_deflate=False,
+        # A client may be busy with an update for minutes and answer no ping meanwhile.
+        ws_ping_interval=None,
+        timeout_graceful_shutdown=5,
+    )
+    console.print(
+        f"{id} at http://{host}:{listener.getsockname()[1]}: name it remote:http://... in recipes"
+        + ("" if token else " (no token)"),
+        soft_wrap=True,
+        highlight=False,
+    )
+    if workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+        return
+    from uvicorn.supervisors import Multiprocess
+
+    tell_workers(served)
+    Multiprocess(config, sockets=[listener]).run()
+
+
+def _need(command: str, *packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise SetupError(
+                f'`agentrl serve {command}` needs {package}: pip install "agentrl[serve]"'
+            )
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -22,7 +22,11 @@ from agentrl.core.wrappers import WRAPPERS, Wrapper
 GROUP = "agentrl.envs"
 """Entry point group of third-party tables."""
 
-_SCHEMES = {"gym": "agentrl.gym:FromGymnasium"}
+_SCHEMES = {
+    "gym": "agentrl.gym:FromGymnasium",
+    "isolated": "agentrl.adapters.isolated:IsolatedEnv",
+    "remote": "agentrl.adapters.remote:ServedEnv",
+}
 
 
 class EnvEntry(NamedTuple):
