@@ -131,3 +131,13 @@ class StubbornClose(Echo):
 
     async def close(self) -> None:
         raise RuntimeError("the door is stuck")
+
+
+class Where(Env):
+    """Says in which process it lives and what that imports from."""
+
+    async def reset(self, task, *, seed):
+        return (Message.of("user", f"{os.getpid()} {sys.path}"),)
+
+    async def step(self, action):
+        return StepResult((), 0.0, True, False, StepInfo())
