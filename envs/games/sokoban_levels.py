@@ -11,7 +11,7 @@ from agentrl.core.errors import DataError
 
 from .base import chosen_split
 from .sokoban_level import Level, Position, read_level
-from .sokoban_solver import solve
+from .sokoban_solver import pushes_needed, solve
 
 _ATTEMPTS = 5000
 _FLOOR_SHARE = 0.75
@@ -98,19 +98,23 @@ def _room(rng: random.Random, size: int) -> set[tuple[int, int]]:
 
 
 def _pulled(level: Level, rng: random.Random, *, pulls: int) -> Position:
-    """The start after random walks and pulls; a player who cannot pull just walks."""
-    position = level.start
+    """Of the positions after random walks and pulls, the first that is farthest from solved."""
+    position = furthest = level.start
+    far = 0
     for _ in range(pulls):
         choices = list(_pulls(level, position))
         if not choices:
             break
         position = rng.choice(choices)
-    walks = [position.player]
+        away = pushes_needed(level, position.boxes)
+        if away > far and not position.boxes & level.targets:
+            furthest, far = position, away
+    walks = [furthest.player]
     for cell in walks:
-        free = level.floor & ~position.boxes
+        free = level.floor & ~furthest.boxes
         steps = level.steps.values()
         walks += [cell + by for by in steps if free >> cell + by & 1 and cell + by not in walks]
-    return Position(position.boxes, rng.choice(sorted(walks)))
+    return Position(furthest.boxes, rng.choice(sorted(walks)))
 
 
 def _pulls(level: Level, position: Position) -> Iterator[Position]:

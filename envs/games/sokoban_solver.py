@@ -57,6 +57,11 @@ def is_dead(level: Level, boxes: int) -> bool:
     )
 
 
+def pushes_needed(level: Level, boxes: int) -> int:
+    """A lower bound of the pushes that bring these boxes to targets: the cheapest pairing."""
+    return _searcher(level).distance(boxes)
+
+
 @lru_cache(maxsize=256)
 def _searcher(level: Level) -> _Search:
     return _Search(level)
