@@ -26,8 +26,10 @@ class BubblewrapSettings(Settings):
 class DockerSettings(Settings):
     """Containers of a Docker daemon: no network, read-only root, no capabilities.
 
-    `pull` says when an image is fetched. At most `containers` live at once; one is used again by
-    `recycle` stateless runs before it is replaced.
+    `image` needs Python; `pull` says when it is fetched. At most `containers` live at once, each on
+    at most `cpus` processors; one is cleaned and used again up to `recycle` times. `host` is the
+    daemon's address, as in `DOCKER_HOST` (which counts where it is empty); a daemon that does not
+    answer within `daemon_seconds` has failed.
     """
 
     type: Literal["docker"] = "docker"
@@ -36,6 +38,9 @@ class DockerSettings(Settings):
     pull: Literal["missing", "never", "always"] = "missing"
     containers: int = Field(default=16, ge=1)
     recycle: int = Field(default=64, ge=1)
+    cpus: float = Field(default=1.0, gt=0.0)
+    host: str = ""
+    daemon_seconds: float = Field(default=60.0, gt=0.0)
 
 
 class SubprocessSettings(Settings):
