@@ -25,6 +25,7 @@ GROUP = "agentrl.envs"
 _SCHEMES = {
     "gym": "agentrl.gym:FromGymnasium",
     "isolated": "agentrl.adapters.isolated:IsolatedEnv",
+    "openenv": "agentrl.adapters.openenv:OpenEnv",
     "remote": "agentrl.adapters.remote:ServedEnv",
 }
 

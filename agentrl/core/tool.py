@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, get_type_hints
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from agentrl.core.errors import AgentRLError, ContractError, EnvError, ToolError, nearest
+from agentrl.core.schemas import schema_validators
 from agentrl.core.threads import in_thread
 
 ToolFunction: TypeAlias = Callable[..., object]
@@ -66,21 +67,39 @@ class Tool:
         """
         if isinstance(function, Tool):
             return function
-        if timeout <= 0 or max_result_chars < 1:
-            raise ContractError(
-                f"a tool needs timeout > 0 and max_result_chars >= 1, got {timeout} and "
-                f"{max_result_chars}"
-            )
         name = name or str(getattr(function, "__name__", ""))
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-            raise ContractError(
-                f"{function!r} has no name that a policy can write, got {name!r}: "
-                "pass name= with letters, digits and underscores"
-            )
+        _check_tool(function, name, timeout, max_result_chars)
         # A bound method shares its signature with every other instance's.
         plain = getattr(function, "__func__", function)
         skip_first = plain is not function
         return cls(function, name, timeout, max_result_chars, _signature(plain, skip_first, name))
+
+    @classmethod
+    def from_schema(
+        cls,
+        function: ToolFunction,
+        *,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Any],
+        timeout: float = 30.0,
+        max_result_chars: int = 8000,
+    ) -> Tool:
+        """The tool of `function`, called by name with what the JSON schema `parameters` allows.
+
+        For tools whose schemas come from elsewhere. The schema is told to the policy as it is;
+        each argument is checked against its own property, and other arguments are refused.
+
+        Raises:
+            ContractError: a wrong name or limit, or `parameters` is no schema of an object.
+            SetupError: the package jsonschema is missing.
+        """
+        _check_tool(function, name, timeout, max_result_chars)
+        validators = schema_validators(parameters, where=f"tool {name}")
+        required = tuple(one for one in parameters.get("required", ()) if one in validators)
+        schema = {"type": "object", "properties": {}, **parameters}
+        signature = _Signature(validators, required, schema, description)
+        return cls(function, name, timeout, max_result_chars, signature)
 
     @property
     def description(self) -> str:
@@ -190,6 +209,19 @@ class Tool:
         if getattr(self.function, "__self__", None) is not old:
             return self
         return replace(self, function=self.function.__func__.__get__(new))  # type: ignore[attr-defined]
+
+
+def _check_tool(function: object, name: str, timeout: float, max_result_chars: int) -> None:
+    if timeout <= 0 or max_result_chars < 1:
+        raise ContractError(
+            f"a tool needs timeout > 0 and max_result_chars >= 1, got {timeout} and "
+            f"{max_result_chars}"
+        )
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+        raise ContractError(
+            f"{function!r} has no name that a policy can write, got {name!r}: "
+            "pass name= with letters, digits and underscores"
+        )
 
 
 def quoted(name: object) -> str:
