@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import ClassVar, TypedDict, Unpack
+from typing import ClassVar, Literal, TypeAlias, TypedDict, Unpack
 
 from agentrl.core.env import Demonstration, Forkable, Observation, StepResult
 from agentrl.core.errors import DataError, RecipeError, nearest
@@ -19,16 +19,19 @@ from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Task
 from agentrl.graders.qa import exact_match, token_f1
 
-from . import facts
+from . import facts, sample
 from .demonstrations import Expert
+from .dense import DenseIndex, EncoderSettings, HybridIndex, PassageIndex, shared_encoder
 from .gold import gold_queries
 from .index import Bm25Index, Scoring, shared
 from .prompts import PromptStyle, question_prompt
 from .records import Passage, Question
-from .retriever import HttpRetriever, IndexRetriever
+from .retriever import BatchedRetriever, HttpRetriever, IndexRetriever
 from .sources import read_questions
 from .storage import shared_index
 from .structure import boxed, valid_structure
+
+Retrieval: TypeAlias = Literal["bm25", "dense", "hybrid"]
 
 COMPONENTS = ("em", "f1", "format")
 _SEARCH_SECONDS = 120.0
@@ -47,7 +50,7 @@ class _Common(TypedDict, total=False):
     rewards: Mapping[str, float] | None
 
 
-class _Settings(_Common, total=False):
+class SearchSettings(_Common, total=False):
     """All settings of `SearchEnv`."""
 
     topk: int
@@ -121,9 +124,12 @@ class SearchEnv(ToolEnv):
         """What the search tool searches with, shared by all environments of the same source."""
 
     @property
-    def index(self) -> Bm25Index | None:
+    def index(self) -> PassageIndex | None:
         """The index behind the retriever, which gold actions are checked against; or None."""
-        return self.retriever.index if isinstance(self.retriever, IndexRetriever) else None
+        retriever = self.retriever
+        if isinstance(retriever, IndexRetriever | BatchedRetriever):
+            return retriever.index
+        return None
 
     @abstractmethod
     def questions(self, split: str) -> Sequence[Question]:
@@ -270,7 +276,12 @@ class CorpusSearchEnv(SearchEnv):
     Observation, action, reward, ends, forks: as `SearchEnv`.
     Data: `train` and `eval` are question files; `corpus` is a corpus file, whose index is kept
     in the folder `index` if given, in memory otherwise, or `retriever` is the address of a server
-    that speaks Search-R1's protocol. See `sources` for the formats. `k1` and `b` are BM25's.
+    that speaks Search-R1's protocol. See `sources` for the formats. Without any of them it is a
+    small made-up world (`sample`).
+
+    `retrieval` "bm25" (`k1` and `b` are its) ranks by words, "dense" by the embeddings of `encoder`
+    (a folder or hub id for sentence-transformers; E5's prompts are "query: " and "passage: "),
+    "hybrid" by both. Embeddings of more than some ten thousand passages belong on a server.
     """
 
     def __init__(
@@ -281,23 +292,41 @@ class CorpusSearchEnv(SearchEnv):
         train: str = "",
         eval: str = "",
         index: str = "",
+        retrieval: Retrieval = "bm25",
+        encoder: str = "",
+        query_prompt: str = "",
+        passage_prompt: str = "",
         k1: float = 0.9,
         b: float = 0.4,
-        **settings: Unpack[_Settings],
+        **settings: Unpack[SearchSettings],
     ) -> None:
         super().__init__(**settings)
-        if bool(corpus) == bool(retriever):
+        if corpus and retriever:
             raise RecipeError(
                 "search/corpus needs either corpus (a file) or retriever (a server's address), "
                 f"got corpus={corpus!r}, retriever={retriever!r}"
             )
+        if (train or eval) and not (corpus or retriever):
+            raise RecipeError(
+                "search/corpus has questions but nothing to search: give corpus (a file) or "
+                "retriever (a server's address)"
+            )
         if index and not corpus:
             raise RecipeError(f"index={index!r} keeps the index of a corpus, but none is given")
+        if (retrieval == "bm25") is bool(encoder):
+            raise RecipeError(
+                f"retrieval {retrieval!r} "
+                + (f"has no use for encoder={encoder!r}" if encoder else "needs an encoder")
+            )
+        if retriever and retrieval != "bm25":
+            raise RecipeError(f"how to retrieve is for the server {retriever!r} to decide")
         self.corpus = corpus
         self.url = retriever
         self.files = {"train": train, "eval": eval}
         self.folder = index or None
         self.scoring = Scoring(k1, b)
+        self.retrieval: Retrieval = retrieval
+        self.encoder = EncoderSettings(encoder, query_prompt, passage_prompt)
 
     @cached_property
     def retriever(self) -> Retriever:
@@ -305,7 +334,15 @@ class CorpusSearchEnv(SearchEnv):
         if self.url:
             return _shared_client(self.url)
         corpus, folder, scoring = self.corpus, self.folder, self.scoring
-        return IndexRetriever(lambda: shared_index(corpus, folder=folder, scoring=scoring))
+
+        def words() -> Bm25Index:
+            if not corpus:
+                return sample_index()
+            return shared_index(corpus, folder=folder, scoring=scoring)
+
+        if self.retrieval == "bm25":
+            return IndexRetriever(words)
+        return _shared_meaning(words, corpus, folder, scoring, self.retrieval, self.encoder)
 
     def questions(self, split: str) -> Sequence[Question]:
         """The questions of the split's file; none where it has no file.
@@ -313,13 +350,24 @@ class CorpusSearchEnv(SearchEnv):
         Raises:
             DataError: the file is missing or malformed.
         """
-        path = Path(self.files.get(split, ""))
-        if not path.name:
-            return ()
-        if not path.is_file():
-            return read_questions(path)
-        status = path.stat()
-        return _questions(path, status.st_size, status.st_mtime_ns)
+        if not self.corpus and not self.url:
+            return sample.questions(split)
+        return questions_of(self.files.get(split, ""))
+
+
+def questions_of(file: str) -> Sequence[Question]:
+    """The questions of a file, read anew when it was written anew; none where it has no name.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
+    path = Path(file)
+    if not path.name:
+        return ()
+    if not path.is_file():
+        return read_questions(path)
+    status = path.stat()
+    return _questions(path, status.st_size, status.st_mtime_ns)
 
 
 def _weights(rewards: Mapping[str, float] | None) -> Mapping[str, float]:
@@ -351,6 +399,34 @@ def _facts_index() -> Bm25Index:
     return shared(
         "search/facts", lambda: Bm25Index.build(Passage(*one) for one in facts.passages())
     )
+
+
+def sample_index() -> Bm25Index:
+    """The index of the made-up world."""
+    return shared("search/sample", lambda: Bm25Index.build(sample.passages()))
+
+
+_meanings: dict[object, BatchedRetriever] = {}
+
+
+def _shared_meaning(
+    words: Callable[[], Bm25Index],
+    corpus: str,
+    folder: str | None,
+    scoring: Scoring,
+    retrieval: Retrieval,
+    encoder: EncoderSettings,
+) -> BatchedRetriever:
+    """One retriever by embeddings for all environments of a process that ask for the same."""
+
+    def load() -> PassageIndex:
+        index = words()
+        kept = None if folder is None else Path(folder)
+        meaning = DenseIndex.build(index.passages, shared_encoder(encoder), folder=kept)
+        return meaning if retrieval == "dense" else HybridIndex(index, meaning)
+
+    source = (corpus, folder, scoring, retrieval, encoder)
+    return _meanings.setdefault(source, BatchedRetriever(load))
 
 
 @lru_cache(maxsize=8)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from .index import Bm25Index
+from .dense import PassageIndex
 from .records import Passage
 
 _PREFIX_WORDS = (4, 8, 16, 32, 64)
 
 
 @lru_cache(maxsize=100_000)
-def gold_queries(index: Bm25Index, support: Sequence[str], topk: int) -> tuple[str, ...]:
+def gold_queries(index: PassageIndex, support: Sequence[str], topk: int) -> tuple[str, ...]:
     """For each passage of `support`, a query that has it among its `topk` best.
 
     The title if that is enough, else the title and a prefix of the text, the shortest that is;

@@ -1,4 +1,4 @@
-"""Retrievers: a BM25 index in this process, and a client of a Search-R1 retrieval server."""
+"""Retrievers: an index in this process, and a client of a Search-R1 retrieval server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import httpx
 from agentrl.core.errors import EnvError
 from agentrl.core.retrieval import Hit
 
+from .dense import PassageIndex
 from .index import Bm25Index
 from .sources import split_contents
 
@@ -56,6 +57,62 @@ class _Asked(NamedTuple):
     query: str
     k: int
     answer: asyncio.Future[list[Hit]]
+
+
+class BatchedRetriever:
+    """Searches an index that is slow for one query and quick for many, such as one of embeddings.
+
+    While a search runs in a thread, queries gather for the next one. May be used from one event
+    loop after another.
+    """
+
+    def __init__(self, load: Callable[[], PassageIndex]) -> None:
+        self._load = load
+        self._index: PassageIndex | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[_Asked] = []
+        self._searcher: asyncio.Task[None] | None = None
+
+    @property
+    def index(self) -> PassageIndex:
+        """The index; blocks while it is loaded."""
+        if self._index is None:
+            self._index = self._load()
+        return self._index
+
+    async def start(self) -> None:
+        """Load the index."""
+        if self._index is None:
+            await asyncio.to_thread(lambda: self.index)
+
+    async def search(self, query: str, k: int) -> Sequence[Hit]:
+        """The up to `k` best passages of the index."""
+        await self.start()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._waiting, self._searcher = loop, [], None
+        asked = _Asked(query, k, loop.create_future())
+        self._waiting.append(asked)
+        if self._searcher is None or self._searcher.done():
+            self._searcher = loop.create_task(self._search())
+        return await asked.answer
+
+    async def _search(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            depth = max(asked.k for asked in batch)
+            queries = [asked.query for asked in batch]
+            try:
+                found = await asyncio.to_thread(self.index.search, queries, depth)
+            except Exception as error:
+                # Every asker must hear of it, or it would wait for ever.
+                for asked in batch:
+                    if not asked.answer.done():
+                        asked.answer.set_exception(EnvError(f"the index failed: {error!r}"))
+                continue
+            for asked, hits in zip(batch, found, strict=True):
+                if not asked.answer.done():
+                    asked.answer.set_result(hits[: asked.k])
 
 
 class HttpRetriever:

@@ -214,7 +214,13 @@ async def test_a_question_file_written_anew_is_read_anew(files) -> None:
 
 
 SETTINGS_MISTAKES = {
-    "neither": ({}, "search/corpus needs either corpus (a file) or retriever (a server's address)"),
+    "questions alone": ({"train": "t"}, "search/corpus has questions but nothing to search"),
+    "no encoder": ({"corpus": "c", "retrieval": "dense"}, "retrieval 'dense' needs an encoder"),
+    "encoder": ({"corpus": "c", "encoder": "e"}, "retrieval 'bm25' has no use for encoder='e'"),
+    "a server's": (
+        {"retriever": "http://x", "retrieval": "dense", "encoder": "e"},
+        "is for the server 'http://x' to decide",
+    ),
     "both": ({"corpus": "c", "retriever": "http://x"}, "needs either corpus (a file) or retriever"),
     "index alone": ({"retriever": "http://x", "index": "i"}, "keeps the index of a corpus"),
     "component": (
