@@ -8,7 +8,10 @@ ENVS = {
     "demo/guess": "agentrl.envs.demo:GuessEnv",
     "games/frozenlake": "agentrl.envs.games:FrozenLakeEnv",
     "games/sokoban": "agentrl.envs.games:SokobanEnv",
+    "household/tasks": "agentrl.envs.household:HouseholdEnv",
+    "mcp/tasks": "agentrl.envs.mcp:McpEnv",
     "search/corpus": "agentrl.envs.search:CorpusSearchEnv",
     "search/facts": "agentrl.envs.search:FactsSearchEnv",
+    "search/web": "agentrl.envs.search:WebSearchEnv",
 }
 """Id -> "module:Class", imported when the id is asked for."""

@@ -151,9 +151,7 @@ async def test_a_real_encoder_finds_by_meaning_what_no_word_says(tmp_path, retri
     )
     assert "Kittens" in await env.search("a drowsy young feline")
     assert "Bread" in await env.search("how does baking work")
-    words = Bm25Index.build(
-        env.index.passages if retrieval == "dense" else env.index.words.passages
-    )
+    words = Bm25Index.build(env.index.passage(id_) for id_ in "abc")
     assert words.search(["a drowsy young feline"], 1) == [[]]
     assert isinstance(env.index, DenseIndex if retrieval == "dense" else HybridIndex)
     (task,) = env.tasks("train")
