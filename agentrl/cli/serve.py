@@ -36,13 +36,25 @@ def retriever(
     index: Annotated[
         Path | None, typer.Option(help="Folder that keeps the index; in memory if left out.")
     ] = None,
+    retrieval: Annotated[
+        Literal["bm25", "dense", "hybrid"], typer.Option(help="By words, embeddings or both.")
+    ] = "bm25",
+    encoder: Annotated[
+        str, typer.Option(help="Folder or hub id of the sentence encoder, for embeddings.")
+    ] = "",
+    query_prompt: Annotated[str, typer.Option(help="E5: 'query: '.")] = "",
+    passage_prompt: Annotated[str, typer.Option(help="E5: 'passage: '.")] = "",
     k1: Annotated[float, typer.Option(min=0.0, help="BM25: saturation of repeated words.")] = 0.9,
     b: Annotated[float, typer.Option(min=0.0, max=1.0, help="BM25: length discount.")] = 0.4,
 ) -> None:
-    """Search a corpus by BM25 over Search-R1's protocol, `POST /retrieve`."""
+    """Search a corpus over Search-R1's protocol, `POST /retrieve`."""
     _need("retriever", "starlette", "uvicorn")
+    if (retrieval == "bm25") is bool(encoder):
+        said = f"has no use for --encoder {encoder}" if encoder else "needs --encoder"
+        raise SetupError(f"--retrieval {retrieval} {said}")
     import uvicorn
 
+    from agentrl.envs.search.dense import EncoderSettings, PassageIndex, by_meaning
     from agentrl.envs.search.index import Scoring
     from agentrl.envs.search.server import retrieval_app
     from agentrl.envs.search.storage import load_index
@@ -51,10 +63,16 @@ def retriever(
     # First, so that a taken port is said before the corpus is read.
     listener = _bound(host, port)
     started = time.perf_counter()
-    loaded = load_index(corpus, folder=index, scoring=Scoring(k1, b))
+    words = load_index(corpus, folder=index, scoring=Scoring(k1, b))
+    loaded: PassageIndex = words
+    if retrieval != "bm25":
+        console.print(f"embedding {len(words)} passages", style="dim")
+        settings = EncoderSettings(encoder, query_prompt, passage_prompt)
+        loaded = by_meaning(words, retrieval, settings, folder=index)
     loaded.search(["warm up"], 1)
     seconds = time.perf_counter() - started
-    console.print(f"{len(loaded)} passages indexed in {seconds:.1f} s ({loaded.backend})")
+    how = words.backend if retrieval == "bm25" else retrieval
+    console.print(f"{len(loaded)} passages indexed in {seconds:.1f} s ({how})")
     server = uvicorn.Server(uvicorn.Config(retrieval_app(loaded, topk=topk), log_level="warning"))
     # With port 0 the system chooses: what was bound is told, not what was asked for.
     address = listener.getsockname()[1]

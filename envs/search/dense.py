@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -199,6 +199,18 @@ class HybridIndex:
     def passage(self, id_: str) -> Passage:
         """The passage with this id; `DataError` where there is none."""
         return self.words.passage(id_)
+
+
+def by_meaning(
+    words: Bm25Index,
+    retrieval: Literal["dense", "hybrid"],
+    encoder: EncoderSettings,
+    *,
+    folder: Path | None = None,
+) -> PassageIndex:
+    """The passages of `words` ranked by embeddings, which are kept in `folder`, or by both."""
+    meaning = DenseIndex.build(words.passages, shared_encoder(encoder), folder=folder)
+    return meaning if retrieval == "dense" else HybridIndex(words, meaning)
 
 
 def fused(rankings: Sequence[Sequence[Hit]], k: int) -> list[Hit]:

@@ -21,7 +21,7 @@ from agentrl.graders.qa import exact_match, token_f1
 
 from . import facts, sample
 from .demonstrations import Expert
-from .dense import DenseIndex, EncoderSettings, HybridIndex, PassageIndex, shared_encoder
+from .dense import EncoderSettings, PassageIndex, by_meaning
 from .gold import gold_queries
 from .index import Bm25Index, Scoring, shared
 from .prompts import PromptStyle, question_prompt
@@ -414,16 +414,14 @@ def _shared_meaning(
     corpus: str,
     folder: str | None,
     scoring: Scoring,
-    retrieval: Retrieval,
+    retrieval: Literal["dense", "hybrid"],
     encoder: EncoderSettings,
 ) -> BatchedRetriever:
     """One retriever by embeddings for all environments of a process that ask for the same."""
 
     def load() -> PassageIndex:
-        index = words()
         kept = None if folder is None else Path(folder)
-        meaning = DenseIndex.build(index.passages, shared_encoder(encoder), folder=kept)
-        return meaning if retrieval == "dense" else HybridIndex(index, meaning)
+        return by_meaning(words(), retrieval, encoder, folder=kept)
 
     source = (corpus, folder, scoring, retrieval, encoder)
     return _meanings.setdefault(source, BatchedRetriever(load))

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from agentrl.core.errors import nearest
 from agentrl.core.retrieval import Hit
 
-from .index import Bm25Index
+from .dense import PassageIndex
 from .sources import join_contents
 
 MAX_QUERIES = 4096
@@ -44,7 +44,7 @@ class _Wanted(NamedTuple):
     scores: bool
 
 
-def retrieval_app(index: Bm25Index, *, topk: int = 3) -> Starlette:
+def retrieval_app(index: PassageIndex, *, topk: int = 3) -> Starlette:
     """The server as an ASGI application; `topk` is used where a request names none."""
 
     async def retrieve(request: Request) -> JSONResponse:

@@ -95,3 +95,14 @@ def test_a_taken_port_is_said_before_the_corpus_is_read(tmp_path: Path) -> None:
         f"cannot listen on 127.0.0.1:{port}: address already in use; name another --port "
         "(0 takes a free one) or --host\n"
     )
+
+
+def test_an_encoder_is_given_where_it_is_used_and_nowhere_else(tmp_path: Path) -> None:
+    corpus = str(write_corpus(tmp_path / "corpus.jsonl"))
+    run = CliRunner()
+    for extra, said in (
+        (["--encoder", "e"], "--retrieval bm25 has no use for --encoder e"),
+        (["--retrieval", "hybrid"], "--retrieval hybrid needs --encoder"),
+    ):
+        done = run.invoke(whole_app, ["serve", "retriever", "--corpus", corpus, *extra])
+        assert done.exit_code == 2 and said in done.stderr
