@@ -1,0 +1,217 @@
+"""The default sandbox: Linux namespaces, and interpreters forked from a warm one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentrl.core.env import Forkable
+from agentrl.core.errors import EnvError
+from agentrl.sandbox.base import Limits, RunResult, RunStatus, Sandbox
+from agentrl.sandbox.bubblewrap_session import BubblewrapSession
+from agentrl.sandbox.container import Container, start_container
+from agentrl.sandbox.control import Control
+from agentrl.sandbox.outcome import allowance, outcome_of
+from agentrl.sandbox.output import Output, stdin_file
+from agentrl.sandbox.settings import BubblewrapSettings
+
+_GRACE = 8.0
+
+
+class BubblewrapSandbox(Sandbox):
+    """Programs in namespaces of their own, forked from an interpreter that is warm.
+
+    One bubblewrap container per sandbox holds the interpreter; each stateless program and each
+    family of sessions (a session and all that were forked from it) gets process, mount, network,
+    IPC, host-name and user namespaces of its own in it, one small file system for all it writes, a
+    seccomp filter, and no rights.
+    """
+
+    forkable: Forkable = "copy"
+
+    def __init__(self, settings: BubblewrapSettings | None = None) -> None:
+        self.settings = settings or BubblewrapSettings()
+        self._pool = _Pool(self.settings)
+
+    async def run_python(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes] | None = None,
+        limits: Limits | None = None,
+    ) -> RunResult:
+        """Run a program forked from the warm interpreter, as `__main__`."""
+        return await self._program({}, _encoded(code), stdin, files or {}, limits)
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes] | None = None,
+        limits: Limits | None = None,
+    ) -> RunResult:
+        """Run a program of the read-only system."""
+        return await self._program({"argv": list(argv)}, b"", stdin, files or {}, limits)
+
+    async def open(self, files: Mapping[str, bytes] | None = None) -> BubblewrapSession:
+        """A session with an interpreter of its own."""
+        pool = self._here()
+        await pool.slots.acquire()
+        try:
+            return await BubblewrapSession.start(
+                await pool.container(), self.settings.limits, files or {}, pool.slots
+            )
+        except BaseException:
+            pool.slots.release()
+            raise
+
+    async def close(self) -> None:
+        """End the container and with it every session."""
+        self._pool.close()
+
+    def _here(self) -> _Pool:
+        """The pool of this process and loop: a fork of the worker, or another loop, has its own."""
+        if not self._pool.is_here():
+            self._pool = _Pool(self.settings)
+        return self._pool
+
+    async def _program(
+        self,
+        what: dict[str, Any],
+        code: bytes,
+        stdin: str,
+        files: Mapping[str, bytes],
+        limits: Limits | None,
+    ) -> RunResult:
+        pool = self._here()
+        async with pool.slots:
+            run = _Program(limits or self.settings.limits)
+            try:
+                return await run.play(await pool.container(), what, code, stdin, files)
+            finally:
+                run.close()
+
+
+class _Pool:
+    """What belongs to one process and event loop: a container and a bound on what lives in it."""
+
+    def __init__(self, settings: BubblewrapSettings) -> None:
+        self._preload = settings.preload
+        self._process = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = asyncio.Lock()
+        self._container: Container | None = None
+        self.slots = asyncio.Semaphore(settings.sessions)
+
+    def is_here(self) -> bool:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        return self._process == os.getpid() and self._loop is loop
+
+    async def container(self) -> Container:
+        """The container; a new one where the last has died."""
+        async with self._starting:
+            if self._container is None or not self._container.alive:
+                self.close()
+                self._container = await start_container(self._preload)
+            return self._container
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+
+class _Program:
+    """One stateless run."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._ended: asyncio.Future[dict[str, Any] | None]
+        self._ended = asyncio.get_running_loop().create_future()
+        self._flooded = False
+        self._control: Control | None = None
+        self._outputs: tuple[Output, ...] = ()
+
+    async def play(
+        self,
+        container: Container,
+        what: dict[str, Any],
+        code: bytes,
+        stdin: str,
+        files: Mapping[str, bytes],
+    ) -> RunResult:
+        """Start it, wait for its end or its deadline, and say how it went."""
+        loop = asyncio.get_running_loop()
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+        self._outputs = tuple(Output(read, on_flood=self._flood) for read, _ in pipes)
+        given = [stdin_file(_encoded(stdin)), *(write for _, write in pipes)]
+        ours, theirs = socket.socketpair()
+        try:
+            container.hand(theirs)
+            self._control = Control(ours, self._news)
+            for output in self._outputs:
+                output.begin(self._limits.output_chars)
+                output.listen(loop)
+            header = {**what, "files": list(files), "limits": allowance(self._limits)}
+            started = time.perf_counter()
+            await self._control.say("program", header, [*files.values(), code], given)
+        finally:
+            theirs.close()
+            for descriptor in given:
+                os.close(descriptor)
+        overrun = not await self._wait(self._limits.wall_seconds)
+        if overrun:
+            self._control.tell("kill")
+            if not await self._wait(_GRACE):
+                raise EnvError("the sandbox did not end a program within its grace time")
+        return self._result(self._ended.result(), overrun, time.perf_counter() - started)
+
+    def close(self) -> None:
+        """End what is left and free what is open."""
+        if self._control is not None:
+            self._control.close()
+        for output in self._outputs:
+            output.close()
+
+    async def _wait(self, seconds: float) -> bool:
+        done, _ = await asyncio.wait({self._ended}, timeout=seconds)
+        return bool(done)
+
+    def _result(self, news: dict[str, Any] | None, overrun: bool, seconds: float) -> RunResult:
+        if news is None:
+            raise EnvError("the sandbox's container died while a program ran")
+        if "error" in news:
+            raise EnvError(f"the sandbox could not start a program: {news['error']}")
+        for output in self._outputs:
+            output.drain()
+        out, err = (output.take() for output in self._outputs)
+        why = "flood" if self._flooded else "wall" if overrun else news["why"]
+        status, code = outcome_of(news["code"], why)
+        return RunResult(
+            status=status,
+            stdout=out.text,
+            stderr=err.text,
+            exit_code=code,
+            seconds=seconds,
+            cut=out.cut or err.cut or status is RunStatus.OUTPUT_LIMIT,
+        )
+
+    def _news(self, news: dict[str, Any] | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(news)
+
+    def _flood(self) -> None:
+        self._flooded = True
+        if self._control is not None:
+            self._control.tell("kill")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,1 @@
+"""What runs inside a bubblewrap container: standard library only, nothing of agentrl."""

@@ -1,0 +1,141 @@
+"""The system calls that Python does not have: namespaces, mounts, capabilities, safe opening."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+MNT_DETACH = 2
+CAP_SYS_ADMIN = 21
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
+_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = [
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+]
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces of `flags` for new ones."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(descriptor: int, flags: int) -> None:
+    """Enter the namespace that `descriptor` is open on."""
+    _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """Mount a file system on a folder."""
+    done = _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode())
+    _checked(done, f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """Take a mount out of the tree; it goes when its last user does."""
+    _checked(_libc.umount2(target.encode(), ctypes.c_int(MNT_DETACH)), f"umount {target}")
+
+
+def prctl(option: int, value: int, third: int = 0) -> None:
+    """Change a property of this process."""
+    words = [ctypes.c_ulong(word) for word in (value, third, 0, 0)]
+    _checked(_libc.prctl(ctypes.c_int(option), *words), f"prctl {option}")
+
+
+def forbid_new_privileges() -> None:
+    """No program that is started from here gains rights by being started."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def hide_memory() -> None:
+    """No process without rights over this one may trace it or read its memory."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+def show_memory() -> None:
+    """Undo `hide_memory`: the files of /proc/self belong to this user again."""
+    prctl(_PR_SET_DUMPABLE, 1)
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Get `signal_number` when the parent ends."""
+    prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def keep_capabilities(*kept: int) -> None:
+    """Give up every capability but `kept`, for good; a program started from here has none."""
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(_last_capability() + 1):
+        prctl(_PR_CAPBSET_DROP, number)
+    mask = sum(1 << number for number in kept)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    _checked(_libc.capset(header, sets), "capset")
+
+
+_last: list[int] = []
+
+
+def _last_capability() -> int:
+    if not _last:
+        with open("/proc/sys/kernel/cap_last_cap") as file:
+            _last.append(int(file.read()))
+    return _last[0]
+
+
+def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` below the open `folder`; no link leads out of it, whoever races to put one."""
+    raw = path.encode("utf-8", "surrogateescape")
+    how = (ctypes.c_uint64 * 3)(
+        flags | os.O_CLOEXEC, mode, _RESOLVE_NO_MAGICLINKS | _RESOLVE_BENEATH
+    )
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_OPENAT2),
+        ctypes.c_int(folder),
+        ctypes.c_char_p(raw),
+        ctypes.byref(how),
+        ctypes.c_size_t(24),
+    )
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return int(result)
+
+
+def set_filter(program: bytes) -> None:
+    """Install the seccomp `program` (struct sock_filter, packed) for this thread and its heirs."""
+
+    class _Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+    wrapped = _Program(len(program) // 8, program)
+    mode_filter = 2
+    done = _libc.prctl(ctypes.c_int(22), ctypes.c_ulong(mode_filter), ctypes.byref(wrapped), 0, 0)
+    _checked(done, "prctl PR_SET_SECCOMP")

@@ -1,0 +1,93 @@
+"""Frames over a stream socket: a JSON header, blobs behind it, descriptors beside it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any, NamedTuple
+
+_LENGTH = struct.Struct("<II")
+MAX_FRAME = 1 << 30
+MAX_DESCRIPTORS = 8
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    header: dict[str, Any]
+    blobs: list[bytes]
+    descriptors: list[int]
+
+
+class Broken(Exception):
+    """The other side has gone, or sent what is no frame."""
+
+
+def pack(header: dict[str, Any], blobs: list[bytes] | None = None) -> bytes:
+    """The bytes of a frame."""
+    blobs = blobs or []
+    head = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
+    return b"".join([_LENGTH.pack(len(head), sum(map(len, blobs))), head, *blobs])
+
+
+def send(
+    to: socket.socket,
+    header: dict[str, Any],
+    blobs: list[bytes] | None = None,
+    descriptors: tuple[int, ...] = (),
+) -> None:
+    """Send a frame on a blocking socket."""
+    data = pack(header, blobs)
+    if descriptors:
+        sent = socket.send_fds(to, [data], list(descriptors))
+        data = data[sent:]
+    to.sendall(data)
+
+
+def receive(of: socket.socket) -> Frame:
+    """Wait for a frame on a blocking socket.
+
+    Raises:
+        Broken: the stream ended or is malformed.
+    """
+    first, descriptors = _exactly(of, _LENGTH.size)
+    head_length, blob_length = _LENGTH.unpack(first)
+    if head_length + blob_length > MAX_FRAME:
+        raise Broken(f"a frame of {head_length + blob_length} bytes")
+    body, more = _exactly(of, head_length + blob_length)
+    return parse(body, head_length, descriptors + more)
+
+
+def lengths(of: bytes | bytearray) -> tuple[int, int]:
+    """Bytes of the header and of the blobs, from the first 8 bytes of a frame."""
+    head, blobs = _LENGTH.unpack_from(of)
+    return head, blobs
+
+
+def parse(body: bytes, head_length: int, descriptors: list[int]) -> Frame:
+    """The frame in `body`, whose header takes `head_length` bytes."""
+    try:
+        header = json.loads(body[:head_length])
+        lengths = [int(length) for length in header.pop("blobs")]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Broken(f"a malformed header: {error}") from error
+    blobs, at = [], head_length
+    for length in lengths:
+        blobs.append(body[at : at + length])
+        at += length
+    if at != len(body) or min(lengths, default=0) < 0:
+        raise Broken("blobs that do not fill their frame")
+    return Frame(header, blobs, descriptors)
+
+
+def _exactly(of: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    parts, descriptors, missing = [], [], size
+    while missing:
+        part, passed, _, _ = socket.recv_fds(of, min(missing, 1 << 20), MAX_DESCRIPTORS)
+        descriptors += passed
+        if not part:
+            raise Broken("the stream ended")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts), descriptors

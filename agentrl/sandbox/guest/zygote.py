@@ -1,0 +1,126 @@
+"""The warm interpreter of a container: imports what programs need once, forks each family."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from . import family, kernel, wire
+
+_NOBODY = 65534
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the first argument; the second lists what to import.
+
+    Started as root of the machine it first becomes nobody's root, in a user namespace.
+    """
+    control, preload = int(sys.argv[1]), sys.argv[2]
+    if len(sys.argv) == 4:
+        kernel.mount("proc", "/proc", "proc", 14)
+        _leave_root()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1]])
+    serve(socket.socket(fileno=control), preload.split(","))
+
+
+def _leave_root() -> None:
+    """Return in a process that has every right in a new user namespace, and none outside."""
+    unshared, mapped = os.pipe(), os.pipe()
+    child = os.fork()
+    if child:
+        os.read(unshared[0], 1)
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{child}/{name}", "w") as file:
+                file.write(f"0 {_NOBODY} 1")
+        os.write(mapped[1], b"+")
+        _wait_and_exit(child)
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+    os.write(unshared[1], b"+")
+    os.read(mapped[0], 1)
+    for descriptor in (*unshared, *mapped):
+        os.close(descriptor)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    kernel.die_with_parent(signal.SIGKILL)
+    # Only children are in the new process namespace, and only there may families be split off.
+    child = os.fork()
+    if child:
+        _wait_and_exit(child)
+    kernel.die_with_parent(signal.SIGKILL)
+
+
+def _wait_and_exit(child: int) -> NoReturn:
+    os.closerange(3, 4096)
+    _, status = os.waitpid(child, 0)
+    os._exit(abs(os.waitstatus_to_exitcode(status)))
+
+
+def serve(control: socket.socket, preload: list[str]) -> NoReturn:
+    """Fork a family for every frame, until the host has gone."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    for name in filter(None, preload):
+        importlib.import_module(name)
+    sys.path[:] = [path for path in sys.path if os.path.exists(path)]
+    gc.collect()
+    gc.freeze()
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    control.sendall(b"+")
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake, 4096)
+                _reap()
+            else:
+                _next(control, own, (wake, woken))
+
+
+def _next(control: socket.socket, own: int, pipes: tuple[int, int]) -> None:
+    try:
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+    except OSError:
+        descriptors = []
+    if not descriptors:
+        os._exit(0)
+    kernel.unshare(kernel.CLONE_NEWPID)
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        for descriptor in (own, *pipes):
+            os.close(descriptor)
+        try:
+            family.enter(socket.socket(fileno=descriptors[0]))
+        except BaseException as error:
+            with contextlib.suppress(OSError, ValueError):
+                wire.send(
+                    socket.socket(fileno=descriptors[0]),
+                    {"reply": "", "errno": 5, "error": f"{type(error).__name__}: {error}"},
+                )
+        os._exit(1)
+    kernel.setns(own, kernel.CLONE_NEWPID)
+    os.close(descriptors[0])
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+if __name__ == "__main__":
+    main()
