@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,11 @@ from agentrl.sandbox.docker_link import LinkError, Reply
 from agentrl.sandbox.docker_pool import Pool
 from agentrl.sandbox.settings import DockerSettings
 
-_GRACE_SECONDS: Final = 10.0
+_GRACE_SECONDS: Final = 5.0
 """What the guest may take beyond a run's own limit, to end what will not die."""
 _FILE_SECONDS: Final = 30.0
 _PROGRAM: Final = "main.py"
-_CUT: Final = "\n[cut]"
+_CUT: Final = "\n[cut: only the first {} characters are shown]"
 
 
 class DockerSandbox(Sandbox):
@@ -225,7 +226,7 @@ class Use:
             for text, more in zip(texts, header["cut"], strict=True)
         ]
         stdout, stderr = (
-            text[: limits.output_chars] + _CUT if cut else text
+            text[: limits.output_chars] + _CUT.format(limits.output_chars) if cut else text
             for text, cut in zip(texts, cuts, strict=True)
         )
         return RunResult(
@@ -256,8 +257,8 @@ def _encoded(text: str) -> bytes:
 
 
 def _checked(path: str) -> str:
-    """A path below the working folder, whatever the links there."""
+    """`path`, if it stays below the working folder whatever the links there."""
     parts = path.split("/")
     if not all(parts) or "\0" in path or {".", ".."} & set(parts):
-        raise ValueError(f"{path!r} is no path below the working folder: write it as 'a/b.txt'")
+        raise FileNotFoundError(errno.ENOENT, "no path below the working folder", path)
     return path

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 import os
 import platform
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,14 +35,17 @@ _GUEST_MB: Final = 24
 _PULL_SECONDS: Final = 1800.0
 _NOBODY: Final = "65534:65534"
 _MODULES: Final = ("docker_files", "docker_usage", "docker_guest")
+_INTERPRETER: Final = "docker_interpreter"
 _BOOT: Final = """
-import sys, types
-*pairs, interpreter = sys.argv[1:]
-for name, text in zip(pairs[::2], pairs[1::2]):
+import json, sys, types
+*modules, interpreter = json.loads(sys.stdin.buffer.readline())
+for name, text in modules:
     module = sys.modules[name] = types.ModuleType(name)
     exec(compile(text, name, "exec"), vars(module))
 module.main(interpreter)
 """
+"""What the container starts with; the guest comes by the pipe, so that no list of processes
+shows it."""
 
 
 class Shape(NamedTuple):
@@ -75,6 +81,7 @@ class Daemon:
     def __init__(self, settings: DockerSettings) -> None:
         self._settings = settings
         self._client: APIClient | None = None
+        self._label = f"{owner()} {secrets.token_hex(8)}"
 
     @property
     def address(self) -> str:
@@ -110,12 +117,16 @@ class Daemon:
         container.link.close()
         await self.call("remove a container", lambda client: _remove(client, container.id))
 
-    async def sweep(self) -> None:
-        """Remove the containers of owners on this machine that no longer live."""
+    async def sweep(self, *, own: bool = False) -> None:
+        """Remove the containers of owners on this machine that no longer live, or also its `own`.
+
+        Its own may be among them that nobody knows of: the daemon answered too late.
+        """
 
         def work(client: APIClient) -> None:
             for one in client.containers(all=True, filters={"label": LABEL}):
-                if _is_orphan(one["Labels"][LABEL]):
+                label = one["Labels"][LABEL]
+                if is_orphan(label) or (own and label == self._label):
                     _remove(client, one["Id"])
 
         await self.call("remove orphans", work)
@@ -212,12 +223,13 @@ class Daemon:
         import docker
 
         deadline = time.monotonic() + self._settings.daemon_seconds
-        id_ = client.create_container(**_configuration(client, self._settings, shape))["Id"]
+        id_ = client.create_container(**self._configuration(client, shape))["Id"]
         link: Link | None = None
         try:
             streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             link = Link(client.attach_socket(id_, params=streams))
             client.start(id_)
+            link.send(_program(), seconds=self._settings.daemon_seconds)
             self._greet(link, deadline)
         except BaseException as error:
             if link is not None:
@@ -230,6 +242,46 @@ class Daemon:
                 ) from error
             raise
         return Container(id_, link, shape)
+
+    def _configuration(self, client: APIClient, shape: Shape) -> dict[str, Any]:
+        """What a container is made of, for `create_container`."""
+        import docker
+
+        # What is written lies in memory: a full disk must not take a program's memory away.
+        memory = (shape.memory_mb + shape.disk_mb + SHM_MB + _GUEST_MB) << 20
+        tmpfs = f"rw,exec,nosuid,nodev,mode=1777,size={shape.disk_mb}m,nr_inodes=65536"
+        host = client.create_host_config(
+            auto_remove=True,
+            cap_drop=["ALL"],
+            ipc_mode="private",
+            log_config=docker.types.LogConfig(type="none"),
+            mem_limit=memory,
+            memswap_limit=memory,
+            nano_cpus=int(self._settings.cpus * 1e9),
+            network_mode="none",
+            # Where the whole machine runs out of memory, containers go first.
+            oom_score_adj=500,
+            # The guest and an interpreter that waits are not the program's.
+            pids_limit=shape.processes + 2,
+            read_only=True,
+            security_opt=["no-new-privileges:true"],
+            shm_size=SHM_MB << 20,
+            tmpfs={"/tmp": tmpfs},
+            ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
+        )
+        return {
+            "image": self._settings.image,
+            "entrypoint": ["python3"],
+            "command": ["-c", _BOOT],
+            "environment": {"PYTHONDONTWRITEBYTECODE": "1"},
+            "healthcheck": {"test": ["NONE"]},
+            "host_config": host,
+            "hostname": "sandbox",
+            "labels": {LABEL: self._label},
+            "stdin_open": True,
+            "user": _NOBODY,
+            "working_dir": "/",
+        }
 
     def _greet(self, link: Link, deadline: float) -> None:
         """The guest says that it is the first process and everything is clean."""
@@ -246,15 +298,24 @@ class Daemon:
             raise LinkError(f"a new container is not as it should be: {dict(greeting)}")
 
 
+@functools.cache
+def _program() -> bytes:
+    """The guest and the interpreter, as `_BOOT` reads them."""
+    package = resources.files("agentrl.sandbox")
+    texts = {name: (package / f"{name}.py").read_text() for name in (*_MODULES, _INTERPRETER)}
+    modules = [(f"agentrl.sandbox.{name}", texts[name]) for name in _MODULES]
+    return json.dumps([*modules, texts[_INTERPRETER]]).encode() + b"\n"
+
+
 def owner() -> str:
     """The running process, told apart from every other one of this machine, now and later."""
     pid = os.getpid()
     return f"{_boot()} {_namespace()} {pid} {_started(pid)}"
 
 
-def _is_orphan(label: str) -> bool:
+def is_orphan(label: str) -> bool:
     """Whether the owner is one that could be seen from here, and is not there."""
-    boot, namespace, pid, started = label.split(" ")
+    boot, namespace, pid, started, *_ = label.split(" ")
     return (boot, namespace) == (_boot(), _namespace()) and _started(int(pid)) != started
 
 
@@ -299,49 +360,3 @@ def _remove(client: APIClient, id_: str) -> None:
             # 409: the daemon removes it already.
             if error.status_code != 409:
                 raise
-
-
-def _configuration(client: APIClient, settings: DockerSettings, shape: Shape) -> dict[str, Any]:
-    """What a container is made of, for `create_container`."""
-    import docker
-
-    package = resources.files("agentrl.sandbox")
-    command = ["-c", _BOOT]
-    for name in _MODULES:
-        command += [f"agentrl.sandbox.{name}", (package / f"{name}.py").read_text()]
-    command.append((package / "docker_interpreter.py").read_text())
-    # What is written lies in memory: a full disk must not take a program's memory away.
-    memory = (shape.memory_mb + shape.disk_mb + SHM_MB + _GUEST_MB) << 20
-    tmpfs = f"rw,exec,nosuid,nodev,mode=1777,size={shape.disk_mb}m,nr_inodes=65536"
-    host = client.create_host_config(
-        auto_remove=True,
-        cap_drop=["ALL"],
-        ipc_mode="private",
-        log_config=docker.types.LogConfig(type="none"),
-        mem_limit=memory,
-        memswap_limit=memory,
-        nano_cpus=int(settings.cpus * 1e9),
-        network_mode="none",
-        # Where the whole machine runs out of memory, containers go first.
-        oom_score_adj=500,
-        # The guest and an interpreter that waits are not the program's.
-        pids_limit=shape.processes + 2,
-        read_only=True,
-        security_opt=["no-new-privileges:true"],
-        shm_size=SHM_MB << 20,
-        tmpfs={"/tmp": tmpfs},
-        ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
-    )
-    return {
-        "image": settings.image,
-        "entrypoint": ["python3"],
-        "command": command,
-        "environment": {"PYTHONDONTWRITEBYTECODE": "1"},
-        "healthcheck": {"test": ["NONE"]},
-        "host_config": host,
-        "hostname": "sandbox",
-        "labels": {LABEL: owner()},
-        "stdin_open": True,
-        "user": _NOBODY,
-        "working_dir": "/",
-    }

@@ -1,7 +1,7 @@
 """The first process of a container: runs what its owner tells it, and ends when the owner is gone.
 
-`docker_containers` hands the text of this module, of those that it imports and of
-`docker_interpreter` to `python3 -c`; they need the standard library alone (Python 3.9 and newer).
+`docker_daemon` sends the text of this module, of those that it imports and of
+`docker_interpreter` to a Python (3.9 or newer); they need its standard library alone.
 The guest reads requests from its standard input and writes one reply each to its standard output: a
 frame is the length of a JSON object, the object, and the byte strings whose lengths `blobs` lists.
 
@@ -37,7 +37,7 @@ from agentrl.sandbox.docker_files import (
 from agentrl.sandbox.docker_usage import Usage, leftovers, processes
 
 _TICK = 0.05
-_FLOOD_BYTES = 8 << 20
+_FLOOD_BYTES = 4 << 20
 _ENVIRONMENT = {
     "HOME": WORK,
     "LANG": "C.UTF-8",

@@ -65,12 +65,16 @@ class Link:
         """Send a request and wait for its reply."""
         deadline = time.monotonic() + seconds
         head = json.dumps({**header, "blobs": [len(one) for one in blobs]}).encode()
+        self.send(b"".join((struct.pack("!I", len(head)), head, *blobs)), seconds=seconds)
+        return self.receive(deadline)
+
+    def send(self, data: bytes, *, seconds: float) -> None:
+        """Send bytes as they are."""
         try:
             self._stream.settimeout(seconds)
-            self._stream.sendall(b"".join((struct.pack("!I", len(head)), head, *blobs)))
+            self._stream.sendall(data)
         except OSError as error:
             raise LinkError(f"the request could not be sent: {error}") from error
-        return self.receive(deadline)
 
     def receive(self, deadline: float) -> Reply:
         """Wait for a reply until `deadline`, a time of `time.monotonic`."""

@@ -92,7 +92,7 @@ class Pool:
         await asyncio.gather(*self._removals)
         if self._prepared:
             self._prepared = False
-            await self._daemon.sweep()
+            await self._daemon.sweep(own=True)
 
     async def _prepare(self) -> None:
         async with self._preparing:
