@@ -9,9 +9,11 @@ ENVS = {
     "games/frozenlake": "agentrl.envs.games:FrozenLakeEnv",
     "games/sokoban": "agentrl.envs.games:SokobanEnv",
     "household/tasks": "agentrl.envs.household:HouseholdEnv",
+    "math/problems": "agentrl.envs.math:MathEnv",
     "mcp/tasks": "agentrl.envs.mcp:McpEnv",
     "search/corpus": "agentrl.envs.search:CorpusSearchEnv",
     "search/facts": "agentrl.envs.search:FactsSearchEnv",
     "search/web": "agentrl.envs.search:WebSearchEnv",
+    "webshop/tasks": "agentrl.envs.webshop:WebShopEnv",
 }
 """Id -> "module:Class", imported when the id is asked for."""
