@@ -93,6 +93,14 @@ class Env(ABC):
         """
         return self.gold_action(task, len(seen) - 1)
 
+    def answer_of(self, action: str) -> str | None:
+        """The final answer that `action` gives, or None where it gives none.
+
+        Wrappers that let the policy answer again count and compare answers by it. The default is
+        the action without white space around it.
+        """
+        return action.strip() or None
+
     def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
         """An endless stream of episodes to imitate, or an empty one where the env has none."""
         return iter(())

@@ -130,6 +130,10 @@ class ToolEnv(Env):
         """What ends an action in the format."""
         return self.call_format.stop
 
+    def answer_of(self, action: str) -> str | None:
+        """The answer that the format reads in `action`."""
+        return self.call_format.parse(action).answer
+
     async def reset(self, task: Task, *, seed: int) -> Observation:
         """Start an episode of `task`."""
         self._task, self._over = None, False

@@ -64,6 +64,10 @@ class Wrapper(Env):
         """The inner environment's expert action."""
         return self.env.expert_action(task, seen)
 
+    def answer_of(self, action: str) -> str | None:
+        """The inner environment's reading."""
+        return self.env.answer_of(action)
+
     async def reset(self, task: Task, *, seed: int) -> Observation:
         """Start an episode of the inner environment."""
         return await self.env.reset(task, seed=seed)
@@ -142,6 +146,7 @@ class FormatReminder(Wrapper):
 
 WRAPPERS = {
     "format_reminder": "agentrl.core.wrappers:FormatReminder",
+    "try_again": "agentrl.core.try_again:TryAgain",
     "turn_limit": "agentrl.core.wrappers:TurnLimit",
 }
 """Wrappers by the `type` that a recipe names (`env.wrappers`) -> "module:Class"."""

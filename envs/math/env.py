@@ -1,0 +1,243 @@
+"""Problems with one right answer, graded exactly; with a Python tool where one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from agentrl.core.datasets import HUB
+from agentrl.core.env import Forkable, Observation, StepResult
+from agentrl.core.errors import EnvError, RecipeError
+from agentrl.core.formats import Format, FormatName
+from agentrl.core.tool import Tool
+from agentrl.core.tool_env import ToolEnv
+from agentrl.core.types import Task
+from agentrl.graders.math import DEADLINE, Outcome, grade_text_async
+from agentrl.graders.math_extract import Marker, extract_answer
+from agentrl.sandbox import AnySandbox, BubblewrapSettings, RunResult, RunStatus, Session, shared
+
+from .formats import make_final_format
+from .generated import generated_problems
+from .prompts import ACCEPTED, ASKED, PromptStyle, final_answer, problem_prompt
+from .records import Problem, gold_of
+from .sources import DatasetName, read_problems
+
+_TOOL_SECONDS = 120.0
+_SANDBOX = BubblewrapSettings()
+_DEFAULT_TURNS = {False: 1, True: 6}
+
+
+class MathEnv(ToolEnv):
+    r"""A problem of mathematics and one attempt at it, with Python beside it where `tools` has it.
+
+    Observation: the problem and where its answer is to stand (`prompt`); then the results of the
+    programs, or what was wrong with an action.
+    Action: free text with a final answer; with `tools: [python]` a call in `format`, too.
+    Reward: `correct`, 1.0 for a right answer, else 0.0 (`agentrl.graders.math`). Under which
+    markers an answer counts says `accept`, by default only what the prompt asks for: `\boxed{}`
+    (the last closed one), `####`, or `<answer>`; text inside `<think>` never does.
+    Ends: terminated by a final answer, right or wrong; truncated after `max_turns` actions (by
+    default 1, with tools 6).
+    Data: problems of our own, generated from a fixed seed, or those of the files or hub data sets
+    `train` and `eval` (see `sources` for the formats, which `dataset` names).
+
+    An answer that could not be graded within `grade_seconds` is an `EnvError` that says
+    "ungraded", never a reward of 0. With `python: session` a program sees what earlier ones
+    defined, and forks with the environment; with `stateless` each starts anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: str = "",
+        eval: str = "",
+        dataset: DatasetName = "auto",
+        prompt: PromptStyle = "boxed",
+        accept: Sequence[Marker] | None = None,
+        tools: Sequence[Literal["python"]] = (),
+        python: Literal["session", "stateless"] = "session",
+        sandbox: AnySandbox = _SANDBOX,
+        format: FormatName = "xml",
+        max_turns: int | None = None,
+        max_tool_calls: int | None = None,
+        grade_seconds: float = DEADLINE,
+    ) -> None:
+        turns = _DEFAULT_TURNS[bool(tools)] if max_turns is None else max_turns
+        super().__init__(format=format, max_turns=turns, max_tool_calls=max_tool_calls)
+        if grade_seconds <= 0 or (accept is not None and not accept):
+            raise RecipeError(
+                "math/problems needs grade_seconds > 0 and at least one marker in accept, got "
+                f"{grade_seconds} and {accept}"
+            )
+        if dataset != "auto" and not (train or eval):
+            raise RecipeError(
+                f"dataset={dataset!r} names the format of train and eval, but neither is given"
+            )
+        self.files = {"train": train, "eval": eval}
+        self.dataset = dataset
+        self.prompt_style: PromptStyle = prompt
+        self.accept: tuple[Marker, ...] = ACCEPTED[prompt] if accept is None else tuple(accept)
+        self.python_state = python
+        self.sandbox = sandbox
+        self.grade_seconds = grade_seconds
+        if tools:
+            self.tools = (Tool.of(self.python, timeout=_TOOL_SECONDS),)
+        self._session: Session | None = None
+        self._metrics: Mapping[str, float] = {}
+
+    @property
+    def forkable(self) -> Forkable:  # type: ignore[override]
+        """By copying; with a session as its sandbox does."""
+        if self.tools and self.python_state == "session":
+            return self._session_forkable
+        return "copy"
+
+    @cached_property
+    def _session_forkable(self) -> Forkable:
+        from agentrl.sandbox.shared import build
+
+        return build(self.sandbox).forkable
+
+    @property
+    def call_format(self) -> Format:
+        """Reads final answers, and calls where there are tools."""
+        if self._format is None:
+            tools = [Tool.of(one) for one in self.tools]
+            self._format = make_final_format(
+                self.format, tools, accept=self.accept, asked=ASKED[self.prompt_style]
+            )
+        return self._format
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The tags that end an action, where the prompt explains any."""
+        if self.tools:
+            return self.call_format.stop
+        return ("</answer>",) if self.prompt_style == "tag" else ()
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The problems of the split's source; none where another split has one and it has not.
+
+        Raises:
+            DataError: the file is missing or malformed.
+            SetupError: a hub data set that cannot be read.
+        """
+        if split not in self.files:
+            return ()
+        if not any(self.files.values()):
+            return [problem.task() for problem in generated_problems(split)]
+        source = self.files[split]
+        return [problem.task() for problem in _problems(source, self.dataset, split)]
+
+    async def begin(self, task: Task, *, seed: int) -> None:
+        """End the session of the episode before."""
+        await self.close()
+        self._metrics = {}
+
+    def prompt(self, task: Task) -> Observation | str:
+        """The problem, and where its answer is to stand."""
+        return problem_prompt(
+            task.data["text"],
+            self.prompt_style,
+            several=bool(task.data.get("several")),
+            python=bool(self.tools) and self.format == "xml",
+        )
+
+    async def python(self, code: str) -> str:
+        """Run a Python program and return what it prints.
+
+        Args:
+            code: the program
+        """
+        if self.python_state == "stateless":
+            return _told(await shared(self.sandbox).run_python(code))
+        if self._session is None:
+            self._session = await shared(self.sandbox).open()
+        return _told(await self._session.execute(code))
+
+    async def step(self, action: str) -> StepResult:
+        """Run a program, or grade the answer."""
+        result = await super().step(action)
+        if not (result.terminated or result.truncated):
+            return result
+        return result._replace(info=replace(result.info, metrics=self._metrics))
+
+    async def score(self, task: Task, answer: str | None) -> Mapping[str, float]:
+        """1.0 for a right answer.
+
+        Raises:
+            EnvError: the answer could not be graded.
+        """
+        grade = await grade_text_async(
+            answer or "", gold_of(task.data), accept=self.accept, deadline=self.grade_seconds
+        )
+        if grade.outcome is Outcome.UNGRADED:
+            raise EnvError(f"ungraded: {grade.reason}, for the answer {grade.answer!r:.200}")
+        self._metrics = {
+            "correct": float(grade.correct),
+            "answered": float(grade.outcome is not Outcome.NO_ANSWER),
+            "refused": float(bool(grade.reason)),
+        }
+        return {"correct": float(grade.correct)}
+
+    def answer_of(self, action: str) -> str | None:
+        """The final answer in `action`."""
+        return extract_answer(action, self.accept)
+
+    def gold_action(self, task: Task, turn: int) -> str | None:
+        """The data's own solution, then its result; before it a program, where tasks have one."""
+        code = task.data.get("code")
+        programs = [code] if self.tools and code else []
+        if turn < len(programs):
+            return self.call_format.call("python", {"code": programs[turn]})
+        worked, result = task.data.get("worked", ""), task.data.get("result", task.data["answer"])
+        if extract_answer(worked, self.accept[:1]) is not None:
+            return str(worked)
+        last = final_answer(result.replace("$", ""), self.prompt_style)
+        return f"{worked}\n{last}" if worked else last
+
+    async def fork(self) -> Self:
+        """A copy of this env at this turn, its session forked."""
+        twin = await super().fork()
+        if self._session is not None:
+            twin._session = await self._session.fork()
+        return twin
+
+    async def close(self) -> None:
+        """End the session, if one is open."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _told(result: RunResult) -> str:
+    """What the policy reads of a run: its output, and the last line of what went wrong."""
+    said = result.stdout.rstrip()
+    if result.status is RunStatus.OK:
+        return said or "(no output)"
+    lines = result.stderr.strip().splitlines()
+    what = result.status.value.replace("_", " ")
+    wrong = lines[-1] if result.status is RunStatus.ERROR and lines else f"ended: {what}"
+    lost = " (the session starts anew)" if result.restarted else ""
+    return f"{said}\n{wrong}{lost}".strip()
+
+
+def _problems(source: str, dataset: DatasetName, split: str) -> Sequence[Problem]:
+    if not source:
+        return ()
+    path = Path(source)
+    if source.startswith(HUB) or not path.is_file():
+        return _read(source, dataset, split, 0, 0)
+    status = path.stat()
+    return _read(source, dataset, split, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(
+    source: str, dataset: DatasetName, split: str, size: int, changed: int
+) -> Sequence[Problem]:
+    # `size` and `changed` make a file that is written anew be read anew.
+    return read_problems(source, dataset=dataset, split=split)
