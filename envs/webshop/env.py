@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from agentrl.core.env import Observation
 from agentrl.core.errors import DataError, RecipeError
 from agentrl.core.formats import make_format
 from agentrl.core.types import Task
@@ -69,11 +71,14 @@ class WebShopEnv(TextGame):
         self.amounts = {"train": train_tasks, "eval": eval_tasks}
         self.reward: RewardStyle = reward
         self.admissible = admissible
+        self._shop: Shop | None = None
 
     @property
     def shop(self) -> Shop:
-        """The shop, shared by all environments with the same sources."""
-        return open_shop(self.sources)
+        """The shop, shared by all environments with the same sources; opened when asked for."""
+        if self._shop is None:
+            self._shop = open_shop(self.sources)
+        return self._shop
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The goals of `split`.
@@ -86,6 +91,12 @@ class WebShopEnv(TextGame):
         goals = self.shop.goals[split][: self.amounts[split]]
         return [Task(goal.id, _data(goal)) for goal in goals]
 
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        """Start an episode of `task`; the first one opens the shop."""
+        if self._shop is None:
+            self._shop = await asyncio.to_thread(lambda: open_shop(self.sources).ready())
+        return await super().reset(task, seed=seed)
+
     def begin(self, task: Task, *, seed: int) -> str:
         """The instruction and the search page; the seed changes nothing."""
         data = task.data
@@ -97,8 +108,7 @@ class WebShopEnv(TextGame):
             tuple(data["options"]),
             data["price_upper"],
         )
-        self._shop = self.shop
-        if self._goal.asin not in self._shop.products:
+        if self._goal.asin not in self.shop.products:
             raise DataError(f"task {task.id!r}: the shop has no product {self._goal.asin!r}")
         self._page = Page()
         self._score = _NO_SCORE
@@ -112,13 +122,13 @@ class WebShopEnv(TextGame):
         """Search or click."""
         read = read_action(command)
         if read is not None and read.verb == "search":
-            found = self._shop.search(read.text)
+            found = self.shop.search(read.text)
             self._page = Page("results", read.text, found)
             return Played(self._shown())
-        labels = clickable(self._page, self._shop.products)
+        labels = clickable(self._page, self.shop.products)
         if read is None or read.text not in labels:
             return Played(f"Nothing like that is on the page.\n\n{self._shown()}", valid=False)
-        following = follow(self._page, read.text, self._shop.products)
+        following = follow(self._page, read.text, self.shop.products)
         if read.text == BUY and following == self._page:
             return self._buy()
         self._page = following
@@ -154,7 +164,7 @@ class WebShopEnv(TextGame):
         return [f"search[{query}]", *turns, f"click[{asin.lower()}]", *options, f"click[{BUY}]"]
 
     def _buy(self) -> Played:
-        products = self._shop.products
+        products = self.shop.products
         chosen = [value for _, value in self._page.chosen]
         wanted = products[self._goal.asin]
         self._score = score(products[self._page.asin], chosen, self._goal, wanted)
@@ -163,7 +173,7 @@ class WebShopEnv(TextGame):
         return Played(f"You bought {self._page.asin}. Score: {total:.3f}.", earned, ended=True)
 
     def _shown(self) -> str:
-        products = self._shop.products
+        products = self.shop.products
         text = _FORMAT.neutral(written(self._page, products))
         if not self.admissible:
             return text

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ..games.base import chosen_split
 from ..search.index import Bm25Index
@@ -17,6 +18,8 @@ from .records import Goal, Product, by_asin
 
 RESULTS = 50
 """Products that a search finds at most."""
+
+_lock = threading.RLock()
 
 _MADE_PER_SPLIT = 100_000
 
@@ -45,6 +48,12 @@ class Shop:
             Passage(one.asin, one.title.lower(), one.contents) for one in self.products.values()
         )
 
+    def ready(self) -> Self:
+        """Itself, once its index is built and was used."""
+        with _lock:
+            self.search("a")
+        return self
+
     def search(self, query: str) -> tuple[str, ...]:
         """Ids of the best products for `query`, best first; equal ones in catalogue order."""
         (hits,) = self.index.search([query.lower()], RESULTS)
@@ -61,7 +70,9 @@ def open_shop(sources: Sources) -> Shop:
     for path in sources[1:]:
         status = Path(path).stat() if path and Path(path).is_file() else None
         stamps.append((status.st_size, status.st_mtime_ns) if status else (0, 0))
-    return _opened(sources, tuple(stamps))
+    # One thread opens a shop, the others wait for it.
+    with _lock:
+        return _opened(sources, tuple(stamps))
 
 
 @lru_cache(maxsize=8)
