@@ -4,6 +4,8 @@ if __name__ == "envs":
     raise ImportError("import agentrl.envs, not envs: a second copy would not share its classes")
 
 ENVS = {
+    "code/functions": "agentrl.envs.code:FunctionsEnv",
+    "code/session": "agentrl.envs.code:SessionEnv",
     "demo/calculator": "agentrl.envs.demo:CalculatorEnv",
     "demo/guess": "agentrl.envs.demo:GuessEnv",
     "games/frozenlake": "agentrl.envs.games:FrozenLakeEnv",
@@ -11,9 +13,11 @@ ENVS = {
     "household/tasks": "agentrl.envs.household:HouseholdEnv",
     "math/problems": "agentrl.envs.math:MathEnv",
     "mcp/tasks": "agentrl.envs.mcp:McpEnv",
+    "miniwob/tasks": "agentrl.envs.miniwob:MiniWobEnv",
     "search/corpus": "agentrl.envs.search:CorpusSearchEnv",
     "search/facts": "agentrl.envs.search:FactsSearchEnv",
     "search/web": "agentrl.envs.search:WebSearchEnv",
+    "service/tasks": "agentrl.envs.service:ServiceEnv",
     "webshop/tasks": "agentrl.envs.webshop:WebShopEnv",
 }
 """Id -> "module:Class", imported when the id is asked for."""

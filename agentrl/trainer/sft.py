@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
         for demonstration in islice(_demonstrations(env, recipe), _TOKENIZER_TEXTS)
         for text in _texts(demonstration)
     ]
-    tokenizer = build_tokenizer(texts, vocab_size=new.vocabulary)
+    tokenizer = build_tokenizer(texts, vocab_size=new.vocabulary, tags=_tags(env.stop))
     policy = build_policy(
         len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
@@ -112,6 +112,14 @@ def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
     folder = out / "initial"
     save_policy(folder, policy, tokenizer)
     return str(folder)
+
+
+def _tags(stop: Sequence[str]) -> tuple[str, ...]:
+    """The built-in tags, and both tags of each tool whose closing one ends an action."""
+    from agentrl.models.tiny import TAGS
+
+    pairs = [(one.replace("</", "<"), one) for one in stop if one.startswith("</")]
+    return tuple(dict.fromkeys((*TAGS, *(tag for pair in pairs for tag in pair))))
 
 
 def _texts(demonstration: Demonstration) -> Iterator[str]:

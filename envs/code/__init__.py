@@ -1,5 +1,6 @@
 """Code environments: programs graded by tests, and a live Python session."""
 
 from .functions import FunctionsEnv
+from .session import SessionEnv
 
-__all__ = ["FunctionsEnv"]
+__all__ = ["FunctionsEnv", "SessionEnv"]
