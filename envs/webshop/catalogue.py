@@ -185,20 +185,22 @@ def _product(number: int) -> Product:
     )
 
 
-def goals_of(products: tuple[Product, ...], split: str, amount: int) -> list[Goal]:
-    """Up to `amount` goals of `split` with different instructions, products taking turns.
+def goals_of(products: tuple[Product, ...]) -> dict[str, list[Goal]]:
+    """Three goals for each product with attributes, by split; products take turns.
 
     Which split a product's goals belong to is decided by its id, so that no product is wanted in
-    both.
+    both. Of equal instructions the first stays.
     """
-    found: dict[str, Goal] = {}
+    found: dict[str, list[Goal]] = {"train": [], "eval": []}
+    seen: set[str] = set()
     for turn in range(_GOALS_PER_PRODUCT):
         for product in products:
-            if len(found) >= amount:
-                return list(found.values())
-            if chosen_split(product.asin) != split or not product.attributes:
+            if not product.attributes:
                 continue
+            split = chosen_split(product.asin)
             rng = random.Random(f"webshop/goal/{product.asin}/{turn}")
             goal = made_goal(product, f"{split}-{product.asin}-{turn}", rng)
-            found.setdefault(goal.instruction, goal)
-    return list(found.values())
+            if goal.instruction not in seen:
+                seen.add(goal.instruction)
+                found[split].append(goal)
+    return found

@@ -21,8 +21,6 @@ RESULTS = 50
 
 _lock = threading.RLock()
 
-_MADE_PER_SPLIT = 100_000
-
 
 class Sources(NamedTuple):
     """Where a shop comes from: the number of made products, or files ("": none)."""
@@ -80,8 +78,7 @@ def _opened(sources: Sources, stamps: tuple[tuple[int, int], ...]) -> Shop:
     # The stamps make a changed file another argument.
     if not sources.products:
         made = made_products(sources.size)
-        every = {split: goals_of(made, split, _MADE_PER_SPLIT) for split in ("train", "eval")}
-        return Shop(by_asin(made), every)
+        return Shop(by_asin(made), goals_of(made))
     products = read_products(sources.products, sources.attributes)
     known = read_instructions(sources.instructions, products) if sources.instructions else []
     if sources.goals:
@@ -91,5 +88,4 @@ def _opened(sources: Sources, stamps: tuple[tuple[int, int], ...]) -> Shop:
         for goal in known:
             split[chosen_split(goal.asin)].append(goal)
         return Shop(by_asin(products), split)
-    every = {one: goals_of(products, one, _MADE_PER_SPLIT) for one in ("train", "eval")}
-    return Shop(by_asin(products), every)
+    return Shop(by_asin(products), goals_of(products))
