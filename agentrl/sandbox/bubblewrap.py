@@ -20,6 +20,8 @@ from agentrl.sandbox.output import Output, stdin_file
 from agentrl.sandbox.settings import BubblewrapSettings
 
 _GRACE = 8.0
+_RECYCLE, _KEPT = 256, 16
+"""Programs that play one after the other in the same process namespace, and namespaces kept."""
 
 
 class BubblewrapSandbox(Sandbox):
@@ -91,11 +93,27 @@ class BubblewrapSandbox(Sandbox):
     ) -> RunResult:
         pool = self._here()
         async with pool.slots:
-            run = _Program(limits or self.settings.limits)
+            runner = await pool.runner()
+            run = _Program(runner.control, limits or self.settings.limits)
+            clean = False
             try:
-                return await run.play(await pool.container(), what, code, stdin, files)
+                result = await run.play(what, code, stdin, files)
+                clean = run.clean
+                return result
             finally:
                 run.close()
+                pool.take_back(runner, clean=clean)
+
+
+class _Runner:
+    """A family's first process that plays one program after the other."""
+
+    def __init__(self, container: Container) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            container.hand(theirs)
+        self.control = Control(ours, lambda news: None)
+        self.runs = 0
 
 
 class _Pool:
@@ -107,6 +125,7 @@ class _Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._container: Container | None = None
+        self._idle: list[_Runner] = []
         self.slots = asyncio.Semaphore(settings.sessions)
 
     def is_here(self) -> bool:
@@ -122,7 +141,26 @@ class _Pool:
                 self._container = await start_container(self._preload)
             return self._container
 
+    async def runner(self) -> _Runner:
+        """One in whose namespaces nothing runs."""
+        while self._idle:
+            runner = self._idle.pop()
+            if not runner.control.gone:
+                return runner
+        return _Runner(await self.container())
+
+    def take_back(self, runner: _Runner, *, clean: bool) -> None:
+        """Keep `runner` for the next program if nothing is left of this one."""
+        runner.runs += 1
+        if clean and runner.runs < _RECYCLE and len(self._idle) < _KEPT:
+            self._idle.append(runner)
+        else:
+            runner.control.close()
+
     def close(self) -> None:
+        for runner in self._idle:
+            runner.control.close()
+        self._idle = []
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -131,17 +169,18 @@ class _Pool:
 class _Program:
     """One stateless run."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, control: Control, limits: Limits) -> None:
         self._limits = limits
         self._ended: asyncio.Future[dict[str, Any] | None]
         self._ended = asyncio.get_running_loop().create_future()
         self._flooded = False
-        self._control: Control | None = None
+        self._control = control
+        control.on_news = self._news
+        self.clean = False
         self._outputs: tuple[Output, ...] = ()
 
     async def play(
         self,
-        container: Container,
         what: dict[str, Any],
         code: bytes,
         stdin: str,
@@ -152,10 +191,7 @@ class _Program:
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         self._outputs = tuple(Output(read, on_flood=self._flood) for read, _ in pipes)
         given = [stdin_file(_encoded(stdin)), *(write for _, write in pipes)]
-        ours, theirs = socket.socketpair()
         try:
-            container.hand(theirs)
-            self._control = Control(ours, self._news)
             for output in self._outputs:
                 output.begin(self._limits.output_chars)
                 output.listen(loop)
@@ -163,7 +199,6 @@ class _Program:
             started = time.perf_counter()
             await self._control.say("program", header, [*files.values(), code], given)
         finally:
-            theirs.close()
             for descriptor in given:
                 os.close(descriptor)
         overrun = not await self._wait(self._limits.wall_seconds)
@@ -174,9 +209,7 @@ class _Program:
         return self._result(self._ended.result(), overrun, time.perf_counter() - started)
 
     def close(self) -> None:
-        """End what is left and free what is open."""
-        if self._control is not None:
-            self._control.close()
+        """Free what is open."""
         for output in self._outputs:
             output.close()
 
@@ -189,6 +222,7 @@ class _Program:
             raise EnvError("the sandbox's container died while a program ran")
         if "error" in news:
             raise EnvError(f"the sandbox could not start a program: {news['error']}")
+        self.clean = bool(news["clean"])
         for output in self._outputs:
             output.drain()
         out, err = (output.take() for output in self._outputs)
@@ -209,8 +243,7 @@ class _Program:
 
     def _flood(self) -> None:
         self._flooded = True
-        if self._control is not None:
-            self._control.tell("kill")
+        self._control.tell("kill")
 
 
 def _encoded(text: str) -> bytes:

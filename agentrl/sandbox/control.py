@@ -7,12 +7,14 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentrl.core.errors import EnvError
 from agentrl.sandbox.guest import wire
 
 _HEAD = 8
+
+News: TypeAlias = Callable[[dict[str, Any] | None], None]
 
 
 class Control:
@@ -27,7 +29,7 @@ class Control:
     ) -> None:
         end.setblocking(False)
         self._end = end
-        self._on_news = on_news
+        self.on_news = on_news
         self._asked: deque[asyncio.Future[wire.Frame]] = deque()
         self._buffer = bytearray()
         self._sending = asyncio.Lock()
@@ -115,13 +117,13 @@ class Control:
 
     def _take(self, frame: wire.Frame) -> None:
         if "ended" in frame.header:
-            self._on_news(frame.header)
+            self.on_news(frame.header)
         elif self._asked:
             answer = self._asked.popleft()
             if not answer.done():
                 answer.set_result(frame)
         else:
-            self._on_news(frame.header)
+            self.on_news(frame.header)
 
     def _lose(self, *, tell: bool = True) -> None:
         if self.gone:
@@ -134,4 +136,4 @@ class Control:
             if not answer.done():
                 answer.set_exception(EnvError("a sandbox session's processes have gone"))
         if tell:
-            self._on_news(None)
+            self.on_news(None)

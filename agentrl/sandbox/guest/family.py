@@ -25,6 +25,7 @@ from .limits import MIB, Allowance, cpu_seconds, memory_bytes
 from .members import Member, Watch
 
 _BUSY, _IDLE = 0.05, 1.0
+_PATIENCE = 5.0
 _OWN_SPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET
 
 
@@ -58,7 +59,9 @@ class Family:
         last_idle = time.monotonic()
         while self._members:
             watching = any(member.watch for member in self._members.values())
-            events = self._poll.poll(1000 * (_BUSY if watching else _IDLE))
+            living = any(member.interpreter > 0 for member in self._members.values())
+            pause = _BUSY if watching else _IDLE if living else None
+            events = self._poll.poll(pause and 1000 * pause)
             for descriptor, _ in events:
                 if descriptor == self._wake:
                     with contextlib.suppress(BlockingIOError):
@@ -131,6 +134,8 @@ class Family:
             run_program(code)
             os._exit(0)
 
+        with contextlib.suppress(OSError):  # so that every program has the same process id
+            members.write("/proc/sys/kernel/ns_last_pid", "1")
         pid = members.spawn(enter, run, frame.descriptors, prepare=prepare)
         member.programs.add(pid)
         member.watch = Watch(allowed, time.monotonic(), 0.0, program=True)
@@ -264,18 +269,26 @@ class Family:
     def _cpu(self, member: Member) -> float:
         return cpu_seconds(self._pids(member))
 
-    def _kill(self, member: Member, *, but: int = 0) -> None:
-        """End every process of `member`, however fast they multiply, or all but one."""
-        deadline = time.monotonic() + 5.0
+    def _kill(self, member: Member, *, but: int = 0) -> bool:
+        """End every process of `member`, or all but one, and say whether none is left."""
+        alone = len(self._members) == 1 and not but
+        deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            pids = [pid for pid in self._pids(member) if pid != but and not _is_dead(pid)]
-            if not pids:
-                break
-            for signal_number in (signal.SIGSTOP, signal.SIGKILL):
-                for pid in pids:
-                    _signal(pid, signal_number)
+            if alone:
+                _signal(-1)
+                done = _has_no_children()
+            else:
+                pids = [pid for pid in self._pids(member) if pid != but and not _is_dead(pid)]
+                # Stopped first: what stands still does not multiply while the others are ended.
+                for number in (signal.SIGSTOP, signal.SIGKILL):
+                    for pid in pids:
+                        _signal(pid, number)
+                done = not pids
             self._reap()
-        self._reap()
+            if done:
+                return True
+            time.sleep(0.0002)
+        return False
 
     def _dismiss(self, member: Member) -> None:
         """Its host side has closed."""
@@ -302,17 +315,17 @@ class Family:
                     member.watch.cpu_of_dead += used.ru_utime + used.ru_stime
 
     def _ended(self, member: Member, pid: int, status: int) -> None:
-        """Tell the host, with nothing of a program left."""
-        is_program = pid in member.programs
-        if is_program:
+        """Tell the host; of a stateless program with nothing left of it."""
+        clean = False
+        if pid in member.programs:
             member.programs.discard(pid)
             member.watch = None
             if not member.interpreter:
-                self._kill(member)
+                clean = self._kill(member)
         else:
             member.interpreter = -1
         code = os.waitstatus_to_exitcode(status)
-        self._tell(member, {"ended": pid, "program": is_program, "code": code, "why": member.why})
+        self._tell(member, {"ended": pid, "code": code, "why": member.why, "clean": clean})
         member.why = ""
 
     def _compare(self, now: float) -> None:
@@ -336,6 +349,15 @@ class Family:
                 member.why = "memory"
             if member.why:
                 self._kill(member, but=member.interpreter if watch and watch.program else 0)
+
+
+def _has_no_children() -> bool:
+    """Then no process but this one is left in the namespace, whose orphans are its children."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _signal(pid: int, number: int = signal.SIGKILL) -> None:

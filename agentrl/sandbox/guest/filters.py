@@ -67,8 +67,18 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "migrate_pages": (256, 238),
     "memfd_secret": (447, 447),
 }
+_UNKNOWN: dict[str, tuple[int, int]] = {
+    # Memory that lies in no process is in no limit: shared memory belongs in files of /dev/shm.
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
+    "memfd_create": (319, 279),
+    # Its flags lie in memory, where a filter cannot read them: libraries fall back to clone.
+    "clone3": (435, 435),
+}
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-_CLONE, _CLONE3, _UNSHARE, _SOCKET = (56, 220), (435, 435), (272, 97), (41, 198)
+_CLONE, _UNSHARE, _SOCKET = (56, 220), (272, 97), (41, 198)
 _X32 = 0x40000000
 
 _NEW_NAMESPACES = 0x7E020000
@@ -107,8 +117,8 @@ def guest_filter(*, may_branch: bool) -> bytes:
     program += _op(_LOAD, _NUMBER_AT)
     if column == 0:
         program += _op(_AT_LEAST, _X32, 0, 1) + _refuse(errno.ENOSYS)
-    # Its flags lie in memory, where a filter cannot read them: libraries fall back to clone.
-    program += _op(_EQUAL, _CLONE3[column], 0, 1) + _refuse(errno.ENOSYS)
+    for known in _UNKNOWN.values():
+        program += _op(_EQUAL, known[column], 0, 1) + _refuse(errno.ENOSYS)
     for numbers in _FORBIDDEN.values():
         number = numbers[column]
         if number is not None:

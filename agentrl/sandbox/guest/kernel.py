@@ -17,7 +17,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 MNT_DETACH = 2
 CAP_SYS_ADMIN = 21
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SYS_OPENAT2 = 437
@@ -89,25 +89,17 @@ def die_with_parent(signal_number: int) -> None:
 
 
 def keep_capabilities(*kept: int) -> None:
-    """Give up every capability but `kept`, for good; a program started from here has none."""
+    """Give up every capability but `kept`, for good; a program started from here has none.
+
+    The bounding set is left: with no new privileges and no user namespaces it gives nothing back.
+    """
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    for number in range(_last_capability() + 1):
-        prctl(_PR_CAPBSET_DROP, number)
     mask = sum(1 << number for number in kept)
     low, high = mask & 0xFFFFFFFF, mask >> 32
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     _checked(_libc.capset(header, sets), "capset")
-
-
-_last: list[int] = []
-
-
-def _last_capability() -> int:
-    if not _last:
-        with open("/proc/sys/kernel/cap_last_cap") as file:
-            _last.append(int(file.read()))
-    return _last[0]
+    forbid_new_privileges()
 
 
 def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:

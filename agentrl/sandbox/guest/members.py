@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from . import filters, kernel
-from .interpreter import LiveInterpreter, open_streams
+from .interpreter import LiveInterpreter
 from .limits import Allowance, restrict
 
 HOME = "/home"
@@ -81,9 +81,9 @@ def furnish(disk: int, *, bare: bool = False) -> None:
 def settle_in(disk: int) -> None:
     """Enter a user and a mount namespace of one's own, with an empty home."""
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{_UID} 0 1")
-    _write("/proc/self/gid_map", f"{_UID} 0 1")
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", f"{_UID} 0 1")
+    write("/proc/self/gid_map", f"{_UID} 0 1")
     furnish(disk)
 
 
@@ -212,7 +212,7 @@ def _take(descriptors: Sequence[int]) -> None:
 
 def prepare_program(allowed: Allowance) -> None:
     """Limit this process to one Python program's rights."""
-    _python_streams()
+    _python_signals()
     restrict(allowed, processes=allowed.processes, ceiling=allowed.processes, cpu=True)
     give_up_rights(may_branch=False)
     kernel.show_memory()
@@ -220,7 +220,7 @@ def prepare_program(allowed: Allowance) -> None:
 
 def prepare_session(allowed: Allowance, members: int) -> None:
     """Limit this process to a live interpreter's rights."""
-    _python_streams()
+    _python_signals()
     _restrict_member(allowed, members)
     give_up_rights(may_branch=True)
     kernel.hide_memory()
@@ -258,14 +258,14 @@ def _restrict_member(allowed: Allowance, members: int) -> None:
     )
 
 
-def _python_streams() -> None:
+def _python_signals() -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    open_streams()
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write to a file of /proc, in one go."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.write(descriptor, text.encode())

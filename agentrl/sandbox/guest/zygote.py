@@ -13,6 +13,7 @@ import sys
 from typing import NoReturn
 
 from . import family, kernel, wire
+from .interpreter import open_streams
 
 _NOBODY = 65534
 
@@ -69,6 +70,7 @@ def serve(control: socket.socket, preload: list[str]) -> NoReturn:
         file.write("1000")
     for name in filter(None, preload):
         importlib.import_module(name)
+    _make_streams()
     sys.path[:] = [path for path in sys.path if os.path.exists(path)]
     gc.collect()
     gc.freeze()
@@ -88,6 +90,19 @@ def serve(control: socket.socket, preload: list[str]) -> NoReturn:
                 _reap()
             else:
                 _next(control, own, (wake, woken))
+
+
+def _make_streams() -> None:
+    """Make the text streams that every program inherits, as they are over pipes."""
+    before = [os.dup(number) for number in range(3)]
+    reading, writing = os.pipe()
+    for number, end in enumerate((reading, writing, writing)):
+        os.dup2(end, number)
+    open_streams()
+    for number, descriptor in enumerate(before):
+        os.dup2(descriptor, number)
+    for descriptor in (reading, writing, *before):
+        os.close(descriptor)
 
 
 def _next(control: socket.socket, own: int, pipes: tuple[int, int]) -> None:
