@@ -8,6 +8,7 @@ ENVS = {
     "code/session": "agentrl.envs.code:SessionEnv",
     "demo/calculator": "agentrl.envs.demo:CalculatorEnv",
     "demo/guess": "agentrl.envs.demo:GuessEnv",
+    "desktop/tasks": "agentrl.envs.desktop:DesktopEnv",
     "games/frozenlake": "agentrl.envs.games:FrozenLakeEnv",
     "games/sokoban": "agentrl.envs.games:SokobanEnv",
     "household/tasks": "agentrl.envs.household:HouseholdEnv",
