@@ -113,7 +113,7 @@ class McpConnection:
         """The text of the result of tool `name`.
 
         Raises:
-            ToolError: the tool or the server refused the call, in its own words.
+            ToolError: the tool or the server refused the call, in its own words, or was too slow.
             EnvError: the server died or cannot be reached.
         """
         from mcp import MCPError
@@ -121,7 +121,11 @@ class McpConnection:
 
         client = await self._connected()
         try:
-            result = await client.call_tool(name, dict(arguments))
+            async with asyncio.timeout(self.server.timeout):
+                result = await client.call_tool(name, dict(arguments))
+        except TimeoutError as error:
+            seconds = self.server.timeout
+            raise ToolError(f"{name} did not answer within {seconds:g} s.") from error
         except MCPError as error:
             if error.code in (INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, INTERNAL_ERROR):
                 raise ToolError(str(error)) from error
@@ -316,7 +320,8 @@ class McpTools:
                 name=server.prefix + _NOT_A_NAME.sub("_", offered.name),
                 description=offered.description,
                 parameters=offered.parameters,
-                timeout=server.timeout,
+                # A server that must be started first has its own time for that.
+                timeout=server.timeout + server.start_seconds + _STOP_SECONDS,
                 max_result_chars=server.max_result_chars,
             )
         except ContractError as error:

@@ -27,6 +27,7 @@ _SCHEMES = {
     "isolated": "agentrl.adapters.isolated:IsolatedEnv",
     "openenv": "agentrl.adapters.openenv:OpenEnv",
     "remote": "agentrl.adapters.remote:ServedEnv",
+    "verifiers": "agentrl.adapters.verifiers:VerifiersEnv",
 }
 
 

@@ -29,9 +29,11 @@ def count(item: str, room: str) -> int:
 
 
 def _found(item: str) -> tuple[str, int]:
+    from mcp.server.mcpserver.exceptions import ToolError
+
     known = stock()
     if item.strip().lower() not in known:
-        raise ValueError(f"no item {item!r} is kept here; there are {', '.join(known)}")
+        raise ToolError(f"no item {item!r} is kept here; there are {', '.join(known)}")
     return known[item.strip().lower()]
 
 
