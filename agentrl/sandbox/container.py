@@ -101,7 +101,7 @@ async def start_container(preload: Sequence[str]) -> Container:
         argv = [program, *_namespaces(as_root=as_root), *_file_system(files), "--"]
         argv += [sys.executable, "-I", "-c", _START, str(theirs.fileno()), ",".join(preload)]
         process = subprocess.Popen(
-            argv + (["leave-root"] if as_root else []),
+            [*argv, "root" if as_root else "user"],
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,

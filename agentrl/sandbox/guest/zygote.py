@@ -21,14 +21,18 @@ _NOBODY = 65534
 def main() -> None:
     """Serve the socket whose descriptor is the first argument; the second lists what to import.
 
-    Started as root of the machine it first becomes nobody's root, in a user namespace.
+    With a third argument it first gets ready: `root` (of the machine) becomes nobody's root, in a
+    user namespace; and the program starts again at addresses that do not vary, so that what
+    depends on them (the order of a set of objects) is the same in every container.
     """
-    control, preload = int(sys.argv[1]), sys.argv[2]
-    if len(sys.argv) == 4:
-        kernel.mount("proc", "/proc", "proc", 14)
-        _leave_root()
+    control, preload, *first = sys.argv[1:]
+    if first:
+        if first == ["root"]:
+            kernel.mount("proc", "/proc", "proc", 14)
+            _leave_root()
+        kernel.fix_addresses()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1]])
-    serve(socket.socket(fileno=control), preload.split(","))
+    serve(socket.socket(fileno=int(control)), preload.split(","))
 
 
 def _leave_root() -> None:
