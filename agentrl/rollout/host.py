@@ -176,6 +176,8 @@ class RolloutHost:
             if stage is not None:
                 await stage.engine.close()
         finally:
+            if self._oracle is not None:
+                await self._oracle.close()
             if self._pool is not None:
                 await self._pool.close()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 
 from agentrl.core.env import Env
 from agentrl.core.errors import DataError
@@ -25,50 +26,66 @@ class Oracle:
         self._env = env
         self._renderer = renderer
         self._spoiled = spoiled
-        self._prompts: dict[str, Task] = {}
+        self._resetting = asyncio.Lock()
+        # Tasks that show the same prompt are one to a policy; their experts have to agree.
+        self._prompts: dict[str, list[Task]] = {}
         self._lengths: list[int] = []
         # For each task: its contexts up to the end of an action of ours -> what was seen before it.
         self._played: dict[str, dict[str, tuple[str, ...]]] = {}
 
     async def add(self, tasks: Iterable[Task]) -> None:
         """Learn the prompts of `tasks`, which must not depend on the episode's seed."""
-        for task in tasks:
-            observation = await self._env.reset(task, seed=0)
-            ids = self._renderer.prompt_ids(observation, self._env.tool_schemas)
-            other = self._prompts.setdefault(self._renderer.decode(ids), task)
-            if other is not task and (other.id, other.data) != (task.id, task.data):
-                raise DataError(
-                    f"tasks {other.id!r} and {task.id!r} show the same prompt, so an oracle "
-                    "cannot tell which is played"
-                )
+        async with self._resetting:
+            for task in tasks:
+                observation = await self._env.reset(task, seed=0)
+                ids = self._renderer.prompt_ids(observation, self._env.tool_schemas)
+                prompt = self._renderer.decode(ids)
+                alike = self._prompts.setdefault(prompt, [])
+                if not any((one.id, one.data) == (task.id, task.data) for one in alike):
+                    alike.append(task)
+                    self._agreed(alike, (prompt,))
         self._lengths = sorted({len(prompt) for prompt in self._prompts}, reverse=True)
+
+    async def close(self) -> None:
+        """Free what the env holds; may be called twice."""
+        await self._env.close()
 
     def __call__(self, context: str) -> str:
         """The expert action that continues `context`."""
-        task, prompt_end = self._task_of(context)
-        played = self._played.setdefault(task.id, {})
+        tasks, prompt_end = self._tasks_of(context)
+        played = self._played.setdefault(tasks[0].id, {})
         known = max((one for one in played if context.startswith(one)), key=len, default="")
         seen, at = played.get(known, ()), len(known)
         while True:
             now = (*seen, context[at:])
-            action = self._action(task, now)
+            action = self._action(tasks, now)
             found = -1 if known else context.find(action, max(at, prompt_end))
             if found < 0:
                 played[context + action] = now
                 return action
             seen, at = (*seen, context[at:found]), found + len(action)
 
-    def _action(self, task: Task, seen: tuple[str, ...]) -> str:
-        action = self._env.expert_action(task, seen)
+    def _action(self, tasks: Sequence[Task], seen: tuple[str, ...]) -> str:
+        action = self._agreed(tasks, seen)
         if self._spoiled:
             return "hello" if action is None else spoil(action)
         if action is None:
-            raise DataError(f"task {task.id!r} has no gold action for turn {len(seen) - 1}")
+            raise DataError(f"task {tasks[0].id!r} has no gold action for turn {len(seen) - 1}")
         return action
 
-    def _task_of(self, context: str) -> tuple[Task, int]:
+    def _agreed(self, tasks: Sequence[Task], seen: tuple[str, ...]) -> str | None:
+        action = self._env.expert_action(tasks[0], seen)
+        for other in tasks[1:]:
+            if self._env.expert_action(other, seen) != action:
+                raise DataError(
+                    f"tasks {tasks[0].id!r} and {other.id!r} show the same prompt, so an oracle "
+                    "cannot tell which is played"
+                )
+        return action
+
+    def _tasks_of(self, context: str) -> tuple[list[Task], int]:
         for length in self._lengths:
-            task = self._prompts.get(context[:length])
-            if task is not None:
-                return task, length
+            tasks = self._prompts.get(context[:length])
+            if tasks:
+                return tasks, length
         raise DataError(f"no task of the oracle has a prompt that starts {context[:60]!r}")
