@@ -29,6 +29,7 @@ _RESULT_CHARS = 400_000
 _HASHED_ITEMS = 2_000
 """Sets and mappings of a program's values are no larger, since their hashes are the program's."""
 _ROUNDS = 12
+_PLAN_SECONDS = 1.0
 _PLANS_KEPT = 4096
 _plans: OrderedDict[str, list[object]] = OrderedDict()
 
@@ -175,7 +176,7 @@ class Grader:
             "answers": table,
             "collect": collect,
         }
-        reply = await self._ask(problem, request)
+        reply = await self._ask(problem, request, most=_PLAN_SECONDS if collect else None)
         if not reply.said:
             if reply.result.status in _LIMIT_TEXTS:
                 return None
@@ -197,16 +198,20 @@ class Grader:
         )
         got = result.stdout
         if result.status is not RunStatus.OK:
-            return Outcome(case, False, got, _why(result) or _last(result.stderr))
+            return Outcome(
+                case, False, got, _LIMIT_TEXTS.get(result.status) or _last(result.stderr)
+            )
         passed = not result.cut and same_output(got, str(case.expected))
         return Outcome(case, passed, got)
 
-    async def _ask(self, problem: Problem, request: dict[str, Any]) -> _Reply:
+    async def _ask(
+        self, problem: Problem, request: dict[str, Any], *, most: float | None = None
+    ) -> _Reply:
         mark = secrets.token_hex(16)
         result = await self.sandbox.run_python(
             _inside_source(),
             stdin=json.dumps({**request, "mark": mark}),
-            limits=self._limited(problem),
+            limits=self._limited(problem, most),
         )
         said = []
         for line in result.stdout.split("\n"):
@@ -217,8 +222,9 @@ class Grader:
                     continue  # cut by a limit, or a forgery
         return _Reply(said, result)
 
-    def _limited(self, problem: Problem) -> Limits:
+    def _limited(self, problem: Problem, most: float | None = None) -> Limits:
         seconds = self.seconds if problem.seconds is None else problem.seconds
+        seconds = seconds if most is None else min(seconds, most)
         return self.limits.model_copy(
             update={
                 "cpu_seconds": seconds,

@@ -229,6 +229,8 @@ class _Calls:
             asked = [name, encode(list(args)), encode(kwargs)]
             key = json.dumps(asked)
             if '"$": "object"' in key:
+                if self.collect:
+                    return Anything()
                 raise _NotPlain(f"{name} is called with an argument that is no plain data")
             if key not in self.answers:
                 self.missing.append(asked)

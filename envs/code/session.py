@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
@@ -29,6 +30,8 @@ _TASKS: Mapping[str, int] = {"train": 1024, "eval": 300}
 _SLIP = 0.25
 """The chance that the scripted expert takes another reduction than the one asked for."""
 _QUEUE_SECONDS = 60.0
+
+_NUMBER = re.compile(r"-?\d+")
 
 _OPERATIONS = (
     ast.Call,
@@ -148,6 +151,14 @@ class SessionEnv(ToolEnv):
         if turn < len(statements):
             return self.call_format.call("python", {"code": statements[turn]})
         return self.call_format.answer(task.data["answer"]) if turn == len(statements) else None
+
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str | None:
+        """As `gold_action`, but the answer is the number that the last call showed."""
+        turn = len(seen) - 1
+        if turn != len(task.data["statements"]):
+            return self.gold_action(task, turn)
+        shown = _NUMBER.findall(seen[-1])
+        return self.call_format.answer(shown[-1] if shown else "unknown")
 
     def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
         """Episodes of an expert that takes a wrong reduction one time in four (`_SLIP`).

@@ -13,6 +13,7 @@ from agentrl.envs.code.inside import encode
 from agentrl.envs.code.problems import Case, Problem
 
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.bubblewrap,
     pytest.mark.skipif(
         shutil.which("bwrap") is None, reason="needs bwrap: apt-get install bubblewrap"
