@@ -6,6 +6,7 @@ if __name__ == "envs":
 ENVS = {
     "code/functions": "agentrl.envs.code:FunctionsEnv",
     "code/session": "agentrl.envs.code:SessionEnv",
+    "code/shell": "agentrl.envs.code:ShellEnv",
     "demo/calculator": "agentrl.envs.demo:CalculatorEnv",
     "demo/guess": "agentrl.envs.demo:GuessEnv",
     "desktop/tasks": "agentrl.envs.desktop:DesktopEnv",
