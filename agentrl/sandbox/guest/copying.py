@@ -25,8 +25,8 @@ class _Copy:
         self._linked: dict[int, str] = {}
 
     def folder(self, source: int, target: int, path: str, depth: int) -> None:
-        names = os.listdir(source)
-        for name in names:
+        # A tmpfs lists what is newest first: made in this order, a copy lists as its original.
+        for name in reversed(os.listdir(source)):
             # What vanishes meanwhile, since a program runs in the background, is not there.
             with contextlib.suppress(FileNotFoundError):
                 self._one(source, target, name, f"{path}{name}", depth)
