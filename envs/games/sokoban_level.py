@@ -74,22 +74,35 @@ class Level:
         """Whether every target holds a box."""
         return boxes & self.targets == self.targets
 
+    @cached_property
+    def _empty(self) -> bytes:
+        """The level in XSB without player and boxes."""
+        rows = (
+            range(first, first + self.width)
+            for first in range(self.stride + 1, self.stride * (self.height + 1), self.stride)
+        )
+        symbols = {(0, 0): "#", (1, 0): " ", (1, 1): "."}
+        return "\n".join(
+            "".join(symbols[self.floor >> cell & 1, self.targets >> cell & 1] for cell in row)
+            for row in rows
+        ).encode()
+
     def write(self, position: Position) -> str:
         """The level in XSB, lines joined by newlines."""
-        return "\n".join(
-            "".join(self._symbol(cell, position) for cell in range(first, first + self.width))
-            for first in range(self.stride + 1, self.stride * (self.height + 1) + 1, self.stride)
-        )
+        text = bytearray(self._empty)
+        boxes = position.boxes
+        while boxes:
+            cell = boxes.bit_length() - 1
+            boxes ^= 1 << cell
+            text[self._place(cell)] = ord("*" if self.targets >> cell & 1 else "$")
+        cell = position.player
+        text[self._place(cell)] = ord("+" if self.targets >> cell & 1 else "@")
+        return text.decode()
 
-    def _symbol(self, cell: int, position: Position) -> str:
-        if not self.floor >> cell & 1:
-            return "#"
-        on_target = self.targets >> cell & 1
-        if cell == position.player:
-            return "+" if on_target else "@"
-        if position.boxes >> cell & 1:
-            return "*" if on_target else "$"
-        return "." if on_target else " "
+    def _place(self, cell: int) -> int:
+        """Where `cell` is written: a line is the row's width and a newline."""
+        row, column = divmod(cell, self.stride)
+        return (row - 1) * (self.width + 1) + column - 1
 
 
 class LevelRow(NamedTuple):
