@@ -40,6 +40,7 @@ class BubblewrapSession(Session):
         self._why = ""
         self._ending: asyncio.Future[dict[str, Any] | Reply] | None = None
         self._program = 0
+        self._early: dict[str, Any] | None = None
 
     @classmethod
     async def start(
@@ -234,7 +235,7 @@ class BubblewrapSession(Session):
         self, argv: list[str], given: list[int], outputs: list[Output], limits: Limits
     ) -> RunResult:
         loop = asyncio.get_running_loop()
-        self._why = ""
+        self._why, self._early = "", None
         ending = self._ending = loop.create_future()
         for output in outputs:
             output.begin(limits.output_chars)
@@ -245,6 +246,8 @@ class BubblewrapSession(Session):
             self._program = (await self._control.ask("command", header, (), given)).header["pid"]
         except OSError as error:
             raise EnvError(f"the sandbox could not start {argv[0]!r}: {error}") from error
+        if self._early is not None and self._early["ended"] == self._program:
+            self._news(self._early)
         timer = loop.call_later(limits.wall_seconds, self._end, "wall", True)
         try:
             news = await ending
@@ -325,6 +328,8 @@ class BubblewrapSession(Session):
                 self._abandon()  # between two runs
         elif news["ended"] == self._program and ending is not None and not ending.done():
             ending.set_result(news)
+        else:
+            self._early = news  # a program may have ended before it is known to have begun
 
 
 _FORK_SECONDS = 30.0

@@ -316,10 +316,9 @@ class Family:
 
     def _ended(self, member: Member, pid: int, status: int) -> None:
         """Tell the host; of a stateless program with nothing left of it."""
-        clean = False
+        clean, member.watch = False, None
         if pid in member.programs:
             member.programs.discard(pid)
-            member.watch = None
             if not member.interpreter:
                 clean = self._kill(member)
         else:
