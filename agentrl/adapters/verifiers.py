@@ -367,7 +367,9 @@ class _Episode:
             }
             for one in (parsed.calls if parsed else ())
         ]
-        message: dict[str, Any] = {"role": "assistant", "content": None if calls else action}
+        # Tools are described with an answer in tags, which are ours and not the environment's.
+        text = parsed.answer if parsed is not None and parsed.answer is not None else action
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls else text}
         if calls:
             message["tool_calls"] = calls
         self._shown.append(message)

@@ -66,7 +66,7 @@ async def test_settings_reach_the_environment_and_mistakes_come_back():
 def test_an_interpreter_that_cannot_do_it_is_a_mistake_of_the_setup():
     with pytest.raises(SetupError, match="'/no/python' is no interpreter"):
         make_env("isolated:/no/python:demo/guess").tasks("train")
-    with pytest.raises(SetupError, match="ended with code .*needs agentrl"):
+    with pytest.raises(SetupError, match=r"ended with code .*needs agentrl"):
         make_env("isolated:/bin/false:demo/guess").tasks("train")
 
 

@@ -1,4 +1,4 @@
-"""`remote:`: an environment behind HTTP plays as the one that it stands for, and says what broke."""
+"""`remote:`: an environment behind HTTP plays as the one that it stands for."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_the_token_is_asked_for_everywhere(monkeypatch):
     monkeypatch.setenv("AGENTRL_TOKEN", "wrong")
     with served("demo/guess", token="right") as (url, _):
         env = make_env(f"remote:{url}")
-        with pytest.raises(SetupError, match="another token.*AGENTRL_TOKEN"):
+        with pytest.raises(SetupError, match=r"another token.*AGENTRL_TOKEN"):
             env.tasks("train")
         with pytest.raises(SetupError, match="another token"):
             await env.reset(TASK, seed=0)

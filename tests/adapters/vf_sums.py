@@ -22,6 +22,11 @@ class SumTask(vf.Task[SumData, vf.State, vf.TaskConfig]):
     async def short(self, trace: vf.Trace) -> float:
         return float(len(trace.last_reply) < 5)
 
+    @vf.reward(weight=0.1)
+    async def vowels(self, trace: vf.Trace) -> float:
+        said = trace.last_reply
+        return sum(letter in "aeiou" for letter in said) / max(1, len(said))
+
     @vf.metric
     async def length(self, trace: vf.Trace) -> float:
         return float(len(trace.last_reply))
