@@ -1,4 +1,4 @@
-"""An environment behind `agentrl serve env`: calls a second and latency, beside the same in process.
+"""An environment behind `agentrl serve env`: calls a second and latency, beside one in process.
 
     python benchmarks/served_env.py [--sessions 64 1024] [--seconds 3] [--workers 1]
 
@@ -85,8 +85,10 @@ async def served(workers: int) -> AsyncIterator[str]:
     """The address of a server in another process."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentrl", "serve", "env", ENV_ID, "--port", "0"]
-        + ["--workers", str(workers)],
+        (
+            *(sys.executable, "-m", "agentrl", "serve", "env", ENV_ID, "--port", "0"),
+            *("--workers", str(workers)),
+        ),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -137,7 +139,7 @@ def main() -> None:
         share = row.calls_per_second / floor
         print(
             f"{row.where:<12} {row.sessions:>8} {row.calls_per_second:>9,.0f} {row.p50_ms:>8.2f} "
-            f"{row.p99_ms:>8.2f} {share:>9.3f}"
+            f"{row.p99_ms:>8.2f} {share:>8.3f}"
         )
 
 

@@ -87,7 +87,7 @@ async def test_an_environment_is_played_from_another_process_until_that_dies(wor
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         await envs[1].close()
-        with pytest.raises(EnvError, match="the server is gone|cannot be reached"):
+        with pytest.raises(EnvError, match=r"the server is gone|cannot be reached"):
             await envs[1].reset(task, seed=0)
         with pytest.raises(EnvError, match="the server is gone"):
             await envs[0].step("hm")
