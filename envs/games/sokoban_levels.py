@@ -13,7 +13,7 @@ from .base import chosen_split
 from .sokoban_level import Level, Position, read_level
 from .sokoban_solver import pushes_needed, solve
 
-_ATTEMPTS = 5000
+_ATTEMPTS = 2000
 _FLOOR_SHARE = 0.75
 _SOLVER_STATES = 20_000
 
