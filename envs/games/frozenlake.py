@@ -49,7 +49,8 @@ class FrozenLakeEnv(MoveGame):
     Reward: `goal`, 1.0 at the goal, else 0.0. Metric `goal`.
     Ends: terminated at the goal or in a hole; truncated after `max_turns` actions.
     Data: maps of `size` x `size` cells, frozen with chance `p`, as Gymnasium's
-    `generate_random_map` makes them; or `maps` and `eval_maps`, files of rows with `map`.
+    `generate_random_map` makes them, that can be crossed within the limit; or `maps` and
+    `eval_maps`, files of rows with `map`.
     Dynamics: Gymnasium's `FrozenLake-v1`: with `slippery`, a move goes as meant with chance
     `success_rate`, else at right angles to it, either way alike. The same seed slips the same way
     as Gymnasium's environment reset with it; forks slip alike.
@@ -113,7 +114,8 @@ class FrozenLakeEnv(MoveGame):
             path = self.files[split]
             rows: Sequence[LakeRow] = _read(path) if path else ()
         else:
-            rows = generated(split, self.amounts[split], self.size, self.p)
+            most = self.max_turns * self.actions_per_turn
+            rows = generated(split, self.amounts[split], self.size, self.p, most)
         return [Task(row.id, {"map": list(row.lake)}) for row in rows]
 
     def begin(self, task: Task, *, seed: int) -> str:

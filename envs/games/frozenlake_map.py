@@ -55,8 +55,10 @@ def generate_map(size: int, p: float, seed: int) -> Lake:
 
 
 @lru_cache(maxsize=32)
-def generated(split: str, amount: int, size: int, p: float) -> tuple[LakeRow, ...]:
+def generated(split: str, amount: int, size: int, p: float, max_moves: int) -> tuple[LakeRow, ...]:
     """The first `amount` different maps of `split`, by seed from 0; no map is in both splits.
+
+    All have a way of at most `max_moves` moves.
 
     Raises:
         DataError: too few different maps turn up.
@@ -67,11 +69,14 @@ def generated(split: str, amount: int, size: int, p: float) -> tuple[LakeRow, ..
         if seed > 1000 + 200 * amount:
             raise DataError(
                 f"only {len(found)} of {amount} different {split} maps of size {size} with p={p:g} "
-                "turned up: ask for fewer, for a larger size or for another p"
+                f"and a way of at most {max_moves} moves turned up: ask for fewer, or for another "
+                "size, another p or more turns"
             )
         lake = generate_map(size, p, seed)
         if lake not in found and chosen_split("\n".join(lake)) == split:
-            found[lake] = LakeRow(f"{split}-{size}-{seed}", lake)
+            path = shortest_path(lake, Cell(0, 0))
+            if path is not None and len(path) <= max_moves:
+                found[lake] = LakeRow(f"{split}-{size}-{seed}", lake)
         seed += 1
     return tuple(found.values())
 

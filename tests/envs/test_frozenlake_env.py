@@ -202,6 +202,8 @@ def test_mistakes_in_settings_are_named() -> None:
     for settings_ in ({"size": 1}, {"p": 0.0}, {"success_rate": 2.0}, {"invalid_reward": 1.0}):
         with pytest.raises(RecipeError):
             make_env("games/frozenlake", **settings_)
+    with pytest.raises(DataError, match="more turns"):
+        make_env("games/frozenlake", max_turns=5, train_tasks=1).tasks("train")
     with pytest.raises(DataError, match="ask for fewer"):
         make_env("games/frozenlake", size=2, train_tasks=5).tasks("train")
 
