@@ -185,6 +185,7 @@ class OpenEnv(Env):
                 answer = json.loads(await websocket.recv())
             if isinstance(answer, dict) and answer.get("type") in ("observation", "error"):
                 if _details(answer).get("code") == "CAPACITY_REACHED":
+                    await self._drop()  # the server has hung up
                     self._fail(kind, answer)
                 return answer
             why = f"{kind} was answered by {_short(answer)}"
