@@ -11,6 +11,8 @@ from agentrl.core.spoil import spoil
 from agentrl.core.types import Task
 from agentrl.rollout.render import Renderer
 
+_TURNS_COMPARED = 64
+
 
 class Oracle:
     """The text of a context -> the expert action of its turn, for a `ScriptedEngine`.
@@ -43,7 +45,7 @@ class Oracle:
                 alike = self._prompts.setdefault(prompt, [])
                 if not any((one.id, one.data) == (task.id, task.data) for one in alike):
                     alike.append(task)
-                    self._agreed(alike, (prompt,))
+                    self._check_alike(alike, (prompt,))
         self._lengths = sorted({len(prompt) for prompt in self._prompts}, reverse=True)
 
     async def close(self) -> None:
@@ -73,14 +75,22 @@ class Oracle:
             raise DataError(f"task {tasks[0].id!r} has no gold action for turn {len(seen) - 1}")
         return action
 
+    def _check_alike(self, tasks: Sequence[Task], seen: tuple[str, ...]) -> None:
+        """Find at once what would show itself in the middle of a run."""
+        if len(tasks) > 1 and self._agreed(tasks, seen) is None:
+            raise DataError(_indistinct(tasks[0], tasks[-1]))
+        for turn in range(_TURNS_COMPARED):
+            gold = {self._env.gold_action(task, turn) for task in tasks}
+            if len(gold) > 1:
+                raise DataError(_indistinct(tasks[0], tasks[-1]))
+            if gold == {None}:
+                break
+
     def _agreed(self, tasks: Sequence[Task], seen: tuple[str, ...]) -> str | None:
         action = self._env.expert_action(tasks[0], seen)
         for other in tasks[1:]:
             if self._env.expert_action(other, seen) != action:
-                raise DataError(
-                    f"tasks {tasks[0].id!r} and {other.id!r} show the same prompt, so an oracle "
-                    "cannot tell which is played"
-                )
+                raise DataError(_indistinct(tasks[0], other))
         return action
 
     def _tasks_of(self, context: str) -> tuple[list[Task], int]:
@@ -89,3 +99,10 @@ class Oracle:
             if tasks:
                 return tasks, length
         raise DataError(f"no task of the oracle has a prompt that starts {context[:60]!r}")
+
+
+def _indistinct(one: Task, other: Task) -> str:
+    return (
+        f"tasks {one.id!r} and {other.id!r} show the same prompt, so an oracle cannot tell which "
+        "is played"
+    )
