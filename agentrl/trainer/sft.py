@@ -100,7 +100,7 @@ def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
         for demonstration in islice(_demonstrations(env, recipe), _TOKENIZER_TEXTS)
         for text in _texts(demonstration)
     ]
-    tokenizer = build_tokenizer(texts, vocab_size=new.vocabulary, tags=_tags(env.stop))
+    tokenizer = build_tokenizer(texts, vocab_size=new.vocabulary, tags=tags_of(env.stop))
     policy = build_policy(
         len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
@@ -114,7 +114,7 @@ def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
     return str(folder)
 
 
-def _tags(stop: Sequence[str]) -> tuple[str, ...]:
+def tags_of(stop: Sequence[str]) -> tuple[str, ...]:
     """The built-in tags, and both tags of each tool whose closing one ends an action."""
     from agentrl.models.tiny import TAGS
 

@@ -192,6 +192,9 @@ class Anything:
     def __iter__(self) -> Iterator[object]:
         return iter(())
 
+    def __len__(self) -> int:
+        return 0  # and so it is false, which ends a loop on it
+
     def __float__(self) -> float:
         return 0.0
 

@@ -10,11 +10,11 @@ import pytest
 
 from agentrl.core.registry import make_env
 from agentrl.engine.tokens import load_tokenizer
-from agentrl.models.tiny import build_tokenizer
+from agentrl.models.tiny import TAGS, build_tokenizer
 from agentrl.recipe.load import load
 from agentrl.rollout.render import Renderer
 from agentrl.trainer.metrics import read_metrics
-from agentrl.trainer.sft import batches, encode, sft
+from agentrl.trainer.sft import batches, encode, sft, tags_of
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,13 @@ def test_a_batch_averages_over_its_trained_tokens_and_the_stream_ends_with_the_d
         lengths[4],
     ]
     assert all(sum(row.trained_tokens for row in b.rows) == b.denominator for b in found)
+
+
+def test_the_tags_of_an_environments_tools_are_tokens_of_a_new_policy() -> None:
+    assert tags_of(make_env("search/facts").stop) == TAGS
+    assert tags_of(("</python>", "</answer>", "\n")) == (*TAGS, "<python>", "</python>")
+    tokenizer = build_tokenizer(["a = sum(x)"] * 8, vocab_size=400, tags=tags_of(("</python>",)))
+    assert len(tokenizer.encode("<python></python>")) == 2
 
 
 @pytest.mark.slow
