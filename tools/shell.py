@@ -16,9 +16,11 @@ _STATE: Final = ".shell"
 _MAX_COMMAND_CHARS: Final = 100_000
 _GRACE_SECONDS: Final = 60.0
 
-# The command comes on standard input, which has no limit on its length and is empty for it.
-# Restoring and saving say nothing, whatever options the policy has set (`set -x`, `set -u`).
-_PROGRAM: Final = r"""
+# The command comes on standard input, which has no limit on its length and is empty for it. It
+# stands on the first line, so that bash counts the lines of its errors from 1. Restoring and saving
+# say nothing, whatever options the policy has set (`set -x`, `set -u`).
+_PROGRAM: Final = 'eval "$1"; eval "$__shell_command"'
+_PREAMBLE: Final = r"""
 exec 2>&1
 IFS= read -r -d '' __shell_command
 exec </dev/null
@@ -27,7 +29,10 @@ shopt -s expand_aliases
 __shell_save() {
     local __shell_code=$? __shell_options __shell_to=$__shell_state
     __shell_options=$(set +o)
+    # A substitution does not see this one.
+    [[ $- == *e* ]] && __shell_options+=$'\nset -e'
     set +eux
+    kill -KILL $(jobs -p)
     unset __shell_command __shell_state
     {
         printf 'cd -- %q\n' "$PWD"
@@ -43,8 +48,8 @@ __shell_save() {
     cd FOLDER
     . "$__shell_state"
     trap '{ __shell_save; } 2>/dev/null' EXIT
+    set --
 } 2>/dev/null
-eval "$__shell_command"
 """.replace("STATE", _STATE).replace("FOLDER", FOLDER)
 
 
@@ -52,8 +57,8 @@ class Shell:
     """A terminal in a sandbox session.
 
     As in a terminal, a command sees the folder, variables, functions, aliases and options that
-    earlier ones left. Unlike in one, its standard input is empty, nothing goes on in the background
-    after it, and `exit` ends only the command; one that is ended by a limit leaves no state.
+    earlier ones left. Unlike in one, its standard input is empty, its jobs in the background end
+    with it, and `exit` ends only the command; one that is ended by a limit leaves no state.
 
     The state is a file of the session, so that a fork of the session (`fork`) forks the shell.
     `limits` are those of each command; None: those of the session's sandbox. Needs bash.
@@ -76,7 +81,7 @@ class Shell:
             raise ToolError(
                 f"a command may have {_MAX_COMMAND_CHARS} characters, got {len(command)}."
             )
-        argv = ["bash", "--noprofile", "--norc", "-c", _PROGRAM, "bash"]
+        argv = ["bash", "--noprofile", "--norc", "-c", _PROGRAM, "bash", _PREAMBLE]
         text = command.encode("utf-8", "replace").decode()
         # Two commands of one action share the state, so they wait for each other.
         async with self._turn:

@@ -37,7 +37,7 @@ class ShellEnv(ToolEnv):
     tasks of our own.
 
     Commands go on in one shell (`agentrl.tools.shell.Shell`): folder, variables and functions
-    stay, background processes do not. The check sees only the files of the task's folder, copied
+    stay, jobs in the background end. The check sees only the files of the task's folder, copied
     to a fresh session after the policy's has ended; neither its commands nor what it expects are
     in the sandbox before. Limits of a command are those of `sandbox`.
 
@@ -78,8 +78,8 @@ class ShellEnv(ToolEnv):
         """Run a bash command. The next one goes on in its folder, with its variables.
 
         Args:
-            command: One or more lines of bash. Standard input is empty, and what is started in
-                the background ends with the command.
+            command: One or more lines of bash. Standard input is empty, and jobs in the
+                background end with the command.
         """
         if self._shell is None:
             raise EnvError("the shell was used before reset")
