@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from agentrl.core.errors import EnvError, SetupError
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, BrowserContext, CDPSession, Page, Playwright
+    from playwright.async_api import Browser, BrowserContext, CDPSession, Page, Playwright, Request
 
 T = TypeVar("T")
 
@@ -44,6 +44,10 @@ _FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-crash-reporter",
+    "--disable-partial-raster",
+    "--disable-lcd-text",
+    "--num-raster-threads=1",
+    "--disable-checker-imaging",
     "--disable-smooth-scrolling",
     "--disable-sync",
     "--force-color-profile=srgb",
@@ -83,6 +87,7 @@ class Slot:
     session: CDPSession
     address: str = ""
     episodes: int = 0
+    loading: set[Request] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -159,9 +164,19 @@ class BrowserPool:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(lambda: self._spawn(work()))
 
-    async def lease(self) -> Slot:
-        """A page of a living browser; waits while `max_pages` are in use."""
-        await self._pages.acquire()
+    async def lease(self, *, seconds: float) -> Slot:
+        """A page of a living browser; waits up to `seconds` while `max_pages` are in use.
+
+        Raises:
+            EnvError: none of them became free.
+        """
+        try:
+            await asyncio.wait_for(self._pages.acquire(), seconds)
+        except TimeoutError as error:
+            raise EnvError(
+                f"all {self.settings.max_pages} pages were in use for {seconds:g} s: raise "
+                "max_pages, or let fewer episodes be open at once"
+            ) from error
         try:
             live = await self._living()
             live.leased += 1
@@ -229,6 +244,10 @@ class BrowserPool:
         slot = Slot(live, context, page, session)
         context.on("page", lambda popup: self._spawn(popup.close()))
         # Only the page of the episode may be loaded: an address or a link leads nowhere.
+        # What a page's style asks for comes late, and is waited for before a picture is taken.
+        page.on("request", lambda request: slot.loading.add(request))
+        page.on("requestfinished", lambda request: slot.loading.discard(request))
+        page.on("requestfailed", lambda request: slot.loading.discard(request))
         session.on("Fetch.requestPaused", lambda event: self._spawn(_guard(slot, event)))
         document = {"urlPattern": "*", "resourceType": "Document"}
         await session.send("Fetch.enable", {"patterns": [document]})

@@ -137,10 +137,13 @@ class MiniWobEnv(Env):
         self._abandoned = weakref.finalize(self, pool.post, functools.partial(_give_back, session))
 
         async def start() -> tuple[str, _Shown]:
-            opening = await session.open(address, int(task.data["seed"]))
+            opening = await session.open(
+                address, int(task.data["seed"]), seconds=self.deadline_seconds
+            )
             return opening.utterance, await self._look(session)
 
-        utterance, shown = await self._guarded(pool, start())
+        # Waiting for a page and playing on it have their deadline each.
+        utterance, shown = await self._guarded(pool, start(), seconds=2 * self.deadline_seconds)
         text = f"{INSTRUCTIONS}\n\n{TASK}{utterance}\n\n{shown.text or _PICTURE_TOLD}"
         return (_message(text, shown.picture),)
 
@@ -156,7 +159,9 @@ class MiniWobEnv(Env):
             return await self._told(str(error), malformed=True)
         pool = shared_pool(self.browser)
         try:
-            shown = await self._guarded(pool, self._play(session, parsed))
+            shown = await self._guarded(
+                pool, self._play(session, parsed), seconds=self.deadline_seconds
+            )
         except RefusedError as error:
             return await self._told(str(error), malformed=False)
         if shown.look.ending is not None:
@@ -183,10 +188,12 @@ class MiniWobEnv(Env):
         self._state_key = hashlib.sha256(text.encode() + picture).hexdigest()[:16]
         return _Shown(look, text, picture)
 
-    async def _guarded(self, pool: BrowserPool, work: Coroutine[object, object, T]) -> T:
+    async def _guarded(
+        self, pool: BrowserPool, work: Coroutine[object, object, T], *, seconds: float
+    ) -> T:
         """`work` in the pool's thread; whatever breaks it off, the page is not used again."""
         try:
-            return await pool.run(work, seconds=self.deadline_seconds)
+            return await pool.run(work, seconds=seconds)
         except RefusedError:
             raise
         except BaseException:

@@ -18,7 +18,7 @@ AREA_WIDTH, AREA_HEIGHT = 160, 210
 _HOVER_MS: Final = 50
 _DRAG_MOVES: Final = 8
 _SHOTS: Final = 10
-_READY_POLL_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.005
 _ATTEMPTS: Final = 2
 # The next episode starts with the pointer where no page has anything.
 _PARKED: Final = (WIDTH - 2, HEIGHT - 2)
@@ -63,13 +63,14 @@ class Session:
         self._slot: Slot | None = None
         self._clipboard = ""
 
-    async def open(self, address: str, seed: int) -> Opening:
+    async def open(self, address: str, seed: int, *, seconds: float) -> Opening:
         """Load the page at `address` anew and start its episode.
 
-        A page or browser that has died since its last episode is replaced once.
+        A page or browser that has died since its last episode is replaced once. `seconds` bounds
+        the wait for a page while all of them are in use.
         """
         for attempt in range(_ATTEMPTS):
-            self._slot = await self._pool.lease()
+            self._slot = await self._pool.lease(seconds=seconds)
             try:
                 return await self._start(self._slot, address, seed)
             except BaseException as error:
@@ -81,12 +82,13 @@ class Session:
 
     async def _start(self, slot: Slot, address: str, seed: int) -> Opening:
         slot.address = address
+        slot.loading.clear()
         await slot.page.mouse.move(*_PARKED)
         await slot.page.goto(address)
         while not await slot.page.evaluate(
             "() => { __episode.advance(1); return __episode.ready() }"
         ):
-            await asyncio.sleep(_READY_POLL_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         said = await slot.page.evaluate("seed => __episode.start(seed)", seed)
         return Opening(str(said["utterance"]), float(said["limit"]))
 
@@ -106,9 +108,12 @@ class Session:
         """The task area as PNG, once nothing on it changes any more."""
         clip = {"x": 0, "y": 0, "width": AREA_WIDTH, "height": AREA_HEIGHT, "scale": 1}
         wanted = {"format": "png", "clip": clip, "optimizeForSpeed": True}
+        await self._settle()
+        while self._taken.loading:
+            await asyncio.sleep(_POLL_SECONDS)
         before = ""
         for _ in range(_SHOTS):
-            # Pictures that the page's style asks for arrive late: two shots must agree.
+            # What has arrived is painted later: two shots must agree.
             data = str((await self._taken.session.send("Page.captureScreenshot", wanted))["data"])
             if data == before:
                 break

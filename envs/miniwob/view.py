@@ -23,7 +23,8 @@ _LINE = re.compile(
 )
 _TEXT_LINE = re.compile(r"(?P<indent> *)(?P<text>\"(?:[^\"\\]|\\.)*\")")
 _PART = re.compile(
-    r" (?:(?P<text>\"(?:[^\"\\]|\\.)*\")|(?P<key>[\w-]+)=(?P<value>\"(?:[^\"\\]|\\.)*\"|\[.*?\])"
+    r" (?:(?P<text>\"(?:[^\"\\]|\\.)*\")|(?P<key>[\w-]+)="
+    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|\[(?:\"(?:[^\"\\]|\\.)*\"(?:, )?)*\])"
     r"|\((?P<box>-?\d+(?:, -?\d+)+)\)|(?P<flag>[a-z]+))"
 )
 
@@ -92,7 +93,7 @@ def pages_of(seen: Sequence[str]) -> list[list[Node]]:
 
 
 def _nodes(text: str) -> Iterator[Node]:
-    for line in text[text.rindex(PAGE) :].splitlines()[1:]:
+    for line in text[text.rindex(PAGE) :].split("\n")[1:]:
         if match := _LINE.fullmatch(line):
             yield _node(match)
         elif match := _TEXT_LINE.fullmatch(line):

@@ -9,8 +9,8 @@ from .base import Expert, LostError, View, click, filled, first
 from .clicks import quoted, submit
 
 _NAME = r"\b[A-Z][a-z]+(?:-[A-Z][a-z]+)?\b"
-_DELETING = ("delete", "trash", "remove", "rid of", "erase", "bin")
-_STARRING = ("important", "star")
+_DELETING = re.compile(r"\b(?:delete|trash|remove|rid of|erase|bin\b)", re.IGNORECASE)
+_STARRING = re.compile(r"\b(?:important|star)", re.IGNORECASE)
 
 
 def mail(view: View) -> str:
@@ -26,9 +26,9 @@ def mail(view: View) -> str:
         return filled([(forward[0], others[-1])], view.by_id("send-forward"))
     if not view.has("email-bar"):
         return click(view.one(cls="email-sender", text=sender))
-    if any(word in task.lower() for word in _DELETING):
+    if _DELETING.search(task):
         return click(view.one(cls="trash"))
-    if any(word in task.lower() for word in _STARRING):
+    if _STARRING.search(task):
         return click(view.one(cls="star"))
     return click(view.one(cls="email-reply" if '"' in task else "email-forward"))
 
