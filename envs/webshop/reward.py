@@ -131,7 +131,9 @@ def token_set_ratio(one: str, other: str) -> int:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.sub(r"\W", " ", text).lower().split())
+    # As thefuzz does, what is not ASCII is dropped.
+    plain = text.encode("ascii", "ignore").decode()
+    return set(re.sub(r"\W", " ", plain).lower().split())
 
 
 def _ratio(one: str, other: str) -> int:

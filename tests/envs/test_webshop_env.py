@@ -145,6 +145,7 @@ def test_the_type_factor_by_hand() -> None:
         ("energy efficient", "Efficient ENERGY!", 100),
         ("usb powered", "usb power", 90),  # "usb powered", "usb power": 2 * 9 / 20
         ("red", "blue", 29),  # one letter in common: 2 / 7
+        ("crème", "crme", 100),  # only ASCII counts
         ("", "blue", 0),
         ("!!!", "blue", 0),
         ("box of twenty", "box of fifty", 72),  # "box of " and "ty": 2 * 9 / 25
