@@ -21,6 +21,7 @@ _CLAUSE = re.compile(
     r"(?<=\S)(?:[.!?](?=[\s*\"')]|$)|,?\s+(?:because|since|so|as|which)\b).*", re.S
 )
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_SPACES = re.compile(r"[ \t\r\f\v]{2,}")
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?\\?%)?"
 )
@@ -87,7 +88,8 @@ def _tag(text: str) -> str | None:
 
 
 def _phrase(text: str) -> str | None:
-    found = _PHRASE.findall(text)
+    # Runs of spaces would be tried again from each of them.
+    found = _PHRASE.findall(_SPACES.sub(" ", text))
     if not found:
         return None
     said = str(found[-1])

@@ -108,7 +108,7 @@ def _units() -> Mapping[str, tuple[str, Fraction]]:
 
 _UNITS = _units()
 _NOT_UNITS = names(
-    "degree degrees and or sqrt sin cos tan cot sec csc log ln lg exp mod pi inf infinity max min "
+    "degree degrees and or sqrt sin cos tan cot sec csc log ln lg exp mod pi inf infinity max "
     "gcd lcm if for where with not union is are the all any choose otherwise"
 )
 _LETTER = r"A-Za-zµ"
