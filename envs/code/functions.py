@@ -48,8 +48,9 @@ class FunctionsEnv(Env):
     HumanEval's docstring, MBPP's first assert, LiveCodeBench's public tests, the `visible` of plain
     rows), `"none"`, or `"all"`, which shows all tests of MBPP and of plain rows.
 
-    Each run has `seconds` of CPU time. See `grading` for how verdicts are kept out of a program's
-    reach. Forks by copying: an attempt leaves nothing behind.
+    Each run has `seconds` of CPU time, and all runs of an attempt have `attempt_seconds` of wall
+    time, which should stay below the deadline of a step. See `grading` for how verdicts are kept
+    out of a program's reach. Forks by copying: an attempt leaves nothing behind.
     """
 
     forkable = "copy"
@@ -64,13 +65,15 @@ class FunctionsEnv(Env):
         max_turns: int = 3,
         score: Literal["all", "fraction"] = "all",
         seconds: float = 5.0,
+        attempt_seconds: float = 30.0,
         max_feedback_chars: int = 2000,
         sandbox: AnySandbox = _SANDBOX,
     ) -> None:
-        if max_turns < 1 or seconds <= 0 or max_feedback_chars < 200:
+        if max_turns < 1 or min(seconds, attempt_seconds) <= 0 or max_feedback_chars < 200:
             raise RecipeError(
-                "code/functions needs max_turns >= 1, seconds > 0 and max_feedback_chars >= 200, "
-                f"got {max_turns}, {seconds:g} and {max_feedback_chars}"
+                "code/functions needs max_turns >= 1, seconds and attempt_seconds > 0 and "
+                f"max_feedback_chars >= 200, got {max_turns}, {seconds:g}, {attempt_seconds:g} and "
+                f"{max_feedback_chars}"
             )
         self.files = {"train": train, "eval": eval}
         self.layout: Layout = layout
@@ -78,6 +81,7 @@ class FunctionsEnv(Env):
         self.max_turns = max_turns
         self.score = score
         self.seconds = seconds
+        self.attempt_seconds = attempt_seconds
         self.max_feedback_chars = max_feedback_chars
         self.sandbox = sandbox
         self._task: Task | None = None
@@ -116,7 +120,9 @@ class FunctionsEnv(Env):
             text = f"{NO_CODE}\n\nAttempts left: {left}."
             return self._result(action, text, malformed=1, truncated=left == 0)
         program = whole_program(problem, code)
-        grader = Grader(shared(self.sandbox), self.sandbox.limits, self.seconds)
+        grader = Grader(
+            shared(self.sandbox), self.sandbox.limits, self.seconds, self.attempt_seconds
+        )
         cases = visible_cases(problem, self.visible)
         if left and cases:
             outcomes = await grader.grade(problem, program, cases)

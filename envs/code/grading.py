@@ -58,16 +58,19 @@ class _Reply(NamedTuple):
     result: RunResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Grader:
-    """Grades programs in `sandbox`; one run has `seconds` of CPU time, and `limits` otherwise.
+    """Grades one attempt in `sandbox`; a run has `seconds` of CPU time, and `limits` otherwise.
 
-    A limit of wall time is three times as long and two seconds more, for busy machines.
+    The wall time of a run is three times as long and two seconds more, for busy machines; that of
+    all runs together is `left`, so that no attempt lasts until the deadline of its step, which
+    would be a failure of the environment and no failure of the program.
     """
 
     sandbox: Sandbox
     limits: Limits
     seconds: float
+    left: float
 
     async def grade(
         self, problem: Problem, code: str, cases: Sequence[Case], *, stop_early: bool = False
@@ -178,7 +181,8 @@ class Grader:
         }
         reply = await self._ask(problem, request, most=_PLAN_SECONDS if collect else None)
         if not reply.said:
-            if reply.result.status in _LIMIT_TEXTS:
+            # With a program's values in it, how a test ends is the program's doing.
+            if not collect or reply.result.status in _LIMIT_TEXTS:
                 return None
             raise EnvError(
                 f"problem {problem.id!r}: its test does not run: {reply.result.stderr[-300:]}"
@@ -193,9 +197,7 @@ class Grader:
         return verdict
 
     async def _stdin(self, problem: Problem, code: str, case: Case) -> Outcome:
-        result = await self.sandbox.run_python(
-            code, stdin=case.source, limits=self._limited(problem)
-        )
+        result = await self._run(problem, code, case.source)
         got = result.stdout
         if result.status is not RunStatus.OK:
             return Outcome(
@@ -208,11 +210,12 @@ class Grader:
         self, problem: Problem, request: dict[str, Any], *, most: float | None = None
     ) -> _Reply:
         mark = secrets.token_hex(16)
-        result = await self.sandbox.run_python(
-            _inside_source(),
-            stdin=json.dumps({**request, "mark": mark}),
-            limits=self._limited(problem, most),
-        )
+        try:
+            stdin = json.dumps({**request, "mark": mark})
+        except RecursionError:
+            # A value that was just shallow enough to be read.
+            return _Reply([], _NOT_RUN)
+        result = await self._run(problem, _inside_source(), stdin, most)
         said = []
         for line in result.stdout.split("\n"):
             if line.startswith(mark):
@@ -222,18 +225,26 @@ class Grader:
                     continue  # cut by a limit, or a forgery
         return _Reply(said, result)
 
-    def _limited(self, problem: Problem, most: float | None = None) -> Limits:
+    async def _run(
+        self, problem: Problem, code: str, stdin: str, most: float | None = None
+    ) -> RunResult:
+        if self.left <= 0:
+            return _NOT_RUN
         seconds = self.seconds if problem.seconds is None else problem.seconds
         seconds = seconds if most is None else min(seconds, most)
-        return self.limits.model_copy(
-            update={
-                "cpu_seconds": seconds,
-                "wall_seconds": 3 * seconds + 2.0,
-                "output_chars": _RESULT_CHARS,
-            }
+        limits = {
+            "cpu_seconds": seconds,
+            "wall_seconds": min(3 * seconds + 2.0, self.left),
+            "output_chars": _RESULT_CHARS,
+        }
+        result = await self.sandbox.run_python(
+            code, stdin=stdin, limits=self.limits.model_copy(update=limits)
         )
+        self.left -= result.seconds
+        return result
 
 
+_NOT_RUN = RunResult(status=RunStatus.WALL_LIMIT, stdout="", stderr="")
 _NO_KEYWORDS = inside.encode({})
 
 

@@ -47,6 +47,8 @@ def encode(value: object) -> Any:
     """
     if value is None or value is True or value is False:
         return value
+    if isinstance(value, Opaque):
+        return _marked("opaque", value.name)
     for kind, encoder in _ENCODERS:
         if isinstance(value, kind):
             return encoder(value)
@@ -231,6 +233,8 @@ class _Calls:
         def call(*args: object, **kwargs: object) -> object:
             asked = [name, encode(list(args)), encode(kwargs)]
             key = json.dumps(asked)
+            if '"$": "opaque"' in key:
+                raise TypeError(f"{name} is called with a value of the program's own")
             if '"$": "object"' in key:
                 if self.collect:
                     return Anything()

@@ -227,6 +227,33 @@ async def test_a_test_that_is_code_is_judged_on_values_alone(body: str, right: b
     assert result.reward == float(right)
 
 
+HOSTILE = {
+    "an object of its own": "return object()",
+    "too deep": "x = []\n    for _ in range(900): x = [x]\n    return x",
+    "barely readable": "x = 1\n    for _ in range(320): x = (x,)\n    return x",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+async def test_no_value_makes_a_test_fail_as_the_environments_fault(body: str) -> None:
+    source = "def check(candidate):\n    assert candidate(candidate(4)) == 1\n\ncheck(half)\n"
+    case = Case(kind="program", names=["half"], source=source)
+    problem = Problem(**{**vars_of(CHECK), "hidden": [case]})
+    _, (result,) = await play(problem, [fenced(f"def half(n):\n    {body}")])
+    assert (result.reward, result.terminated) == (0.0, True)
+
+
+async def test_all_runs_of_an_attempt_have_a_time_together() -> None:
+    cases = [Case(kind="stdin", source=str(n), expected=str(n)) for n in range(50)]
+    problem = Problem(id="p", text="Echo.", style="stdin", hidden=cases)
+    slow = "import time\ntime.sleep(0.4)\nprint(input())"
+    settings = {"score": "fraction", "attempt_seconds": 1.0}
+    _, (result,) = await play(problem, [fenced(slow)], **settings)
+    assert 0.0 < result.reward < 0.1
+    _, (result,) = await play(problem, [fenced("print(input())")], score="fraction")
+    assert result.reward == 1.0
+
+
 async def test_a_test_that_needs_more_than_plain_data_is_an_error() -> None:
     case = Case(kind="program", names=["half"], source="half(lambda: 3)\n")
     problem = Problem(**{**vars_of(CHECK), "hidden": [case]})
