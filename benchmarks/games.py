@@ -92,7 +92,7 @@ def webshop(played: list[Played]) -> int:
         for command in one.commands:
             action = read_action(command)
             if action.verb == "search":
-                page = Page("results", action.text, shop.search(action.text))
+                page = Page("results", shop.search(action.text))
             else:
                 page = follow(page, action.text, shop.products)
     return sum(len(one.commands) for one in played)

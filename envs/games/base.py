@@ -7,7 +7,7 @@ import hashlib
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from agentrl.core.env import ROOT_STATE, Demonstration, Env, Forkable, StepInfo, StepResult
@@ -159,11 +159,17 @@ class TextGame(Env):
 
     def _demonstrated(self, task: Task, seed: int) -> Demonstration | None:
         """An episode of the expert; None where it does not reach an end."""
+        return self._recorded(task, seed, lambda seen: self.expert_action(task, seen))
+
+    def _recorded(
+        self, task: Task, seed: int, act: Callable[[Sequence[str]], str | None]
+    ) -> Demonstration | None:
+        """An episode of `act`, which is told the texts so far; None where it does not end."""
         prompt = self._reset(task, seed)
         seen = [prompt[0].text]
         turns: list[tuple[str, Messages]] = []
         while not self._over:
-            action = self.expert_action(task, seen)
+            action = act(seen)
             if action is None:
                 return None
             result = self._step(action)

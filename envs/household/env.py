@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 
+from agentrl.core.env import Demonstration
 from agentrl.core.errors import RecipeError
 from agentrl.core.types import Task
 
 from ..games.base import Played, Tag, TextGame
 from . import wording
 from .commands import read_command
-from .planner import plan
+from .planner import explored, plan
 from .tasks import GOAL_TYPES, from_data, made_tasks
 from .world import GoalType, done, reached
 
@@ -31,7 +33,7 @@ class HouseholdEnv(TextGame):
     Data: made by seed (`made_tasks`), six types as in ALFWorld: put one thing, look at one under a
     lamp, put a clean, hot or cool one, put two. `types` keeps some. No goal (type, thing and
     receptacle) of training is one of evaluation. The rooms are our own, not ALFRED's scenes.
-    Gold: a planner that knows where everything is.
+    Gold: a planner that knows where everything is. Demonstrations look for things instead.
     """
 
     def __init__(
@@ -98,6 +100,13 @@ class HouseholdEnv(TextGame):
         made = from_data(task.id, task.data)
         commands = plan(made.household, made.goal)
         return self.written(str(commands[turn])) if turn < len(commands) else None
+
+    def _demonstrated(self, task: Task, seed: int) -> Demonstration | None:
+        """An episode of one who has to look for things; None where there are too few turns."""
+        made = from_data(task.id, task.data)
+        commands = explored(made.household, made.goal, random.Random(seed))
+        actions = map(self.written, map(str, commands))
+        return self._recorded(task, seed, lambda seen: next(actions, None))
 
     def _how(self) -> str:
         return (

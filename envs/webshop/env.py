@@ -36,10 +36,10 @@ class WebShopEnv(TextGame):
     `reward="success"` the component is `success`, 1.0 where the score is 1.0. Metrics `score`,
     `success` and the parts `type`, `attributes`, `options`, `price`.
     Ends: terminated by buying; truncated after `max_turns` actions.
-    Data: `size` products made by seed, three goals each, of which up to `train_tasks` and
-    `eval_tasks` are used; no product is wanted in both splits. Or WebShop's files (MIT;
-    its products are scraped and not ours to give): `products`, `attributes`, `instructions`, and
-    `goals`, a list of goals to keep (see `files`). A product's goals are all in one split.
+    Data: `size` products made by seed and up to three goals for each, of which `train_tasks` and
+    `eval_tasks` are used. Or WebShop's files (MIT; its products are scraped and not ours to
+    give): `products`, `attributes`, `instructions`, and `goals`, a list of goals to keep (see
+    `files`). No product is wanted in both splits.
     Gold: searches for the instruction, or the title, goes to the product and buys it.
     """
 
@@ -72,6 +72,7 @@ class WebShopEnv(TextGame):
         self.reward: RewardStyle = reward
         self.admissible = admissible
         self._shop: Shop | None = None
+        self._ready = False
 
     @property
     def shop(self) -> Shop:
@@ -88,13 +89,16 @@ class WebShopEnv(TextGame):
         """
         if split not in self.amounts:
             return ()
-        goals = self.shop.goals[split][: self.amounts[split]]
+        goals = self.shop.goals[split]
+        if not (self.sources.instructions or self.sources.goals):
+            goals = goals[: self.amounts[split]]
         return [Task(goal.id, _data(goal)) for goal in goals]
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         """Start an episode of `task`; the first one opens the shop."""
-        if self._shop is None:
+        if not self._ready:
             self._shop = await asyncio.to_thread(lambda: open_shop(self.sources).ready())
+            self._ready = True
         return await super().reset(task, seed=seed)
 
     def begin(self, task: Task, *, seed: int) -> str:
@@ -123,7 +127,7 @@ class WebShopEnv(TextGame):
         read = read_action(command)
         if read is not None and read.verb == "search":
             found = self.shop.search(read.text)
-            self._page = Page("results", read.text, found)
+            self._page = Page("results", found)
             return Played(self._shown())
         labels = clickable(self._page, self.shop.products)
         if read is None or read.text not in labels:

@@ -23,7 +23,6 @@ class Page(NamedTuple):
     """
 
     kind: PageKind = "search"
-    query: str = ""
     found: tuple[str, ...] = ()
     number: int = 1
     asin: str = ""

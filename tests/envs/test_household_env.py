@@ -225,6 +225,21 @@ def test_the_planner_reaches_every_goal_in_time() -> None:
             assert reached(now, made.goal) == (number == len(commands) - 1)
 
 
+def test_demonstrations_look_before_they_take_and_reach_the_goal() -> None:
+    stream = make_env("household/tasks", train_tasks=30).demonstrations(seed=3)
+    lengths = []
+    for _ in range(60):
+        shown = next(stream)
+        seen = ""
+        for action, (told_,) in shown.turns:
+            taken = re.search(r"take ([a-z]+ \d+) from", action)
+            assert taken is None or re.search(rf"\b{taken[1]}\b", seen)
+            seen += told_.text
+        lengths.append(len(shown.turns))
+    assert sum(lengths) / 60 > 9  # the planner needs about six
+    assert next(make_env("household/tasks", max_turns=1).demonstrations(seed=0), None) is None
+
+
 def test_goals_of_training_are_none_of_evaluation_and_types_take_turns() -> None:
     env = make_env("household/tasks")
     goals = {s: [tuple(one.data["goal"]) for one in env.tasks(s)] for s in ("train", "eval")}

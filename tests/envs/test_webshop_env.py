@@ -242,6 +242,8 @@ async def test_results_come_in_pages_of_ten_and_nothing_is_found_for_unknown_wor
     assert "Page 2 (Total results: 50)\n[< Prev]\n[Next >]" in second.observation[0].text
     assert back.observation == first.observation
     assert back.info.state_key == first.info.state_key
+    (same,) = await bought(env, task, "search[COLOR color]")
+    assert same.info.state_key == first.info.state_key  # other words, but the same page
     assert none.observation[0].text == "[Back to Search]\nPage 1 (Total results: 0)"
     shown = [line for line in first.observation[0].text.split("\n") if line.startswith("[B")][1:]
     assert len(shown) == 10
