@@ -59,6 +59,7 @@ _FLAGS: Final = (
 _EPISODES_PER_PAGE = 100
 _RELEASES_PER_MEASUREMENT = 16
 _START_SECONDS = 60.0
+_IDLE_SECONDS = 120.0
 _CLOSE_SECONDS = 10.0
 
 
@@ -69,6 +70,7 @@ class BrowserSettings:
     `executable` is the path of Chromium, by default the first of `PROGRAMS` on the PATH. At most
     `max_pages` episodes are open at once. A browser is replaced after `episodes` episodes or when
     its processes hold over `memory_mb` MiB of their own, as soon as none of its pages is in use.
+    One that nothing has used for two minutes ends.
     """
 
     executable: str | None = None
@@ -207,7 +209,9 @@ class BrowserPool:
         elif live.alive and self._releases % _RELEASES_PER_MEASUREMENT == 0:
             live.worn = live.worn or await live.memory_mb() > self.settings.memory_mb
         if live.leased == 0 and (live.worn or not live.alive):
-            await self._retire(live)
+            self._retire(live)
+        elif live.leased == 0:
+            self._loop.call_later(_IDLE_SECONDS, self._retire_idle, live, live.used)
 
     async def browser(self) -> LiveBrowser:
         """The browser that the next episode would run in, started if there is none."""
@@ -218,15 +222,19 @@ class BrowserPool:
             live = self._current
             if live is None or not live.alive or live.worn:
                 if live is not None and live.leased == 0:
-                    await self._retire(live)
+                    self._retire(live)
                 self._current = live = await _launched(self.settings)
             return live
 
-    async def _retire(self, live: LiveBrowser) -> None:
+    def _retire(self, live: LiveBrowser) -> None:
         if self._current is live:
             self._current = None
         live.idle.clear()
         self._spawn(live.close())
+
+    def _retire_idle(self, live: LiveBrowser, used: int) -> None:
+        if self._current is live and live.leased == 0 and live.used == used:
+            self._retire(live)
 
     async def _opened(self, live: LiveBrowser) -> Slot:
         """A new page in a context of its own, in which `page.js` runs before all else."""

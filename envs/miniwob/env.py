@@ -259,12 +259,13 @@ def _at_least(least: int, **settings: int) -> None:
 def _folder() -> Path:
     # The package itself imports gymnasium and selenium; only its pages are wanted.
     found = importlib.util.find_spec("miniwob")
-    if found is None or found.origin is None:
+    folder = Path(found.origin or "").parent / "html" / "miniwob" if found else None
+    if folder is None or not folder.is_dir():
         raise SetupError(
             "the pages of MiniWoB++ come with the package miniwob, which is not installed: "
             'pip install "agentrl[miniwob]" && apt-get install chromium'
         )
-    return Path(found.origin).parent / "html" / "miniwob"
+    return folder
 
 
 def _address(page: str) -> str:
