@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,7 @@ _GRACE_SECONDS: Final = 5.0
 """What the guest may take beyond a run's own limit, to end what will not die."""
 _FILE_SECONDS: Final = 30.0
 _PROGRAM: Final = "main.py"
+_OUT_OF_MEMORY: Final = re.compile(rb"(?:^|\n)MemoryError(?::[^\n]*)?\n*$")
 _CUT: Final = "\n[cut: only the first {} characters are shown]"
 
 
@@ -137,11 +139,13 @@ class DockerSession(Session):
         raise TypeError("sessions of Docker fork by replay, not by copy")
 
     async def close(self) -> None:
-        """End every process; the container is cleaned for others."""
-        async with self._turn:
-            used, self._used = self._used, None
-            if used is not None:
-                await self._pool.give(used.container, fine=used.fine)
+        """End every process, a run that is under way too; the container is cleaned for others."""
+        used, self._used = self._used, None
+        if used is None:
+            return
+        if self._turn.locked():
+            used.abandon()
+        await self._pool.give(used.container, fine=used.fine)
 
     def _open(self) -> Use:
         if self._used is None:
@@ -158,6 +162,11 @@ class Use:
         self.container = container
         self.fine = True
         self._gone = False
+
+    def abandon(self) -> None:
+        """End the container, and with an `EnvError` what waits for it."""
+        self.fine, self._gone = False, True
+        self.container.link.close()
 
     async def run(
         self, argv: Sequence[str], stdin: str, limits: Limits, *, alone: bool
@@ -209,6 +218,8 @@ class Use:
         try:
             header, blobs = await self._pool.ask(self.container, told, [blob], seconds=seconds)
         except LinkError as error:
+            if self._gone:
+                raise EnvError("a Docker session was closed while it ran") from error
             self.fine, self._gone = False, True
             return await self._lost(error, time.perf_counter() - started)
         except BaseException:
@@ -219,6 +230,9 @@ class Use:
             said = os.strerror(int(header["error"]))
             raise EnvError(f"Docker container {self.container.id[:12]}: the guest failed: {said}")
         status = RunStatus(header["status"])
+        if status is RunStatus.ERROR and _OUT_OF_MEMORY.search(blobs[1]):
+            # Python asked for more than the machine could ever give, and was told so.
+            status, header = RunStatus.MEMORY_LIMIT, {**header, "exit_code": None}
         self.fine = self.fine and status in (RunStatus.OK, RunStatus.ERROR) and not header["left"]
         texts = [one.decode("utf-8", "replace") for one in blobs]
         cuts = [

@@ -38,11 +38,12 @@ from agentrl.sandbox.docker_usage import Usage, leftovers, processes
 
 _TICK = 0.05
 _FLOOD_BYTES = 4 << 20
+# What the image sets stays, but for the host's name, which is chance.
 _ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "HOSTNAME"},
     "HOME": WORK,
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
-    "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",

@@ -61,7 +61,7 @@ def program(case: Hostile, host: Host) -> str:
 
 async def test_every_hostile_program_is_contained_in_docker(host):
     need_docker()
-    sandbox = DockerSandbox(settings(containers=3, limits=LIMITS))
+    sandbox = DockerSandbox(settings(containers=6, limits=LIMITS))
     session = await sandbox.open({"mine": b"untouched"})
     await session.execute("mine = 42")
     free = shutil.disk_usage("/").free

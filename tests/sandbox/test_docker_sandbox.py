@@ -46,6 +46,7 @@ def idle(sandbox):
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", RunStatus.KILLED, None),
         ("import time; time.sleep(60)", RunStatus.WALL_LIMIT, None),
         ("x = bytearray(400 << 20)", RunStatus.MEMORY_LIMIT, None),
+        ("x = bytearray(1 << 60)", RunStatus.MEMORY_LIMIT, None),
         ("while True: print('x' * 1000)", RunStatus.OUTPUT_LIMIT, None),
         ("open('f', 'wb').write(bytes(64 << 20))", RunStatus.ERROR, 1),
     ],
@@ -212,6 +213,17 @@ async def test_a_session_keeps_variables_and_files_and_shows_the_last_expression
         await session.close()
     with pytest.raises(EnvError, match="closed"):
         await session.execute("1")
+
+
+async def test_a_session_that_is_closed_ends_what_runs_in_it(sandbox):
+    session = await sandbox.open()
+    running = asyncio.create_task(session.execute("import time; time.sleep(60)"))
+    await asyncio.sleep(0.5)
+    started = time.perf_counter()
+    await session.close()
+    with pytest.raises(EnvError, match="closed while it ran"):
+        await running
+    assert time.perf_counter() - started < 3
 
 
 @pytest.mark.parametrize(
