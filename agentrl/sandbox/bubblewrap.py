@@ -27,10 +27,36 @@ _RECYCLE, _KEPT = 256, 16
 class BubblewrapSandbox(Sandbox):
     """Programs in namespaces of their own, forked from an interpreter that is warm.
 
-    One bubblewrap container per sandbox holds the interpreter; each stateless program and each
-    family of sessions (a session and all that were forked from it) gets process, mount, network,
-    IPC, host-name and user namespaces of its own in it, one small file system for all it writes, a
-    seccomp filter, and no rights.
+    One bubblewrap container holds the interpreter, which has imported `preload`. In it each family
+    (a session with all that were forked from it, or one stateless program at a time) has its own
+    process, network, IPC, host-name, user and mount namespaces, and its first process, which no
+    program can signal or trace, to start, watch and end the rest. What programs can write is one
+    file system of `disk_mb` in memory, a session's or program's own; they see the system and this
+    Python read only, no network but an interface that is down, no environment, and run as nobody,
+    without capabilities, under a seccomp filter. When this process or the container ends, however
+    it ends, the kernel ends all of it.
+
+    Limits: memory is that of a session's or program's processes together, looked at 20 times a
+    second while a run lasts and once a second between runs, and RLIMIT_DATA for each process; what
+    is in files counts as disk, memory inside of the kernel as nothing. Processor time and
+    processes count together (threads are processes). A program may raise `processes` by the room
+    that a session keeps for its forks.
+
+    A run that passes a limit ends its session's interpreter, except for memory that is refused at
+    once (a MemoryError): variables then stay. A session's memory, processes, files and disk are
+    those of the settings; `execute` and `run` may lower time, memory and output.
+
+    `fork` copies the interpreter with copy-on-write memory and the files. Open files are opened
+    again in the copy; threads and child processes stay with the original, and sockets, pipes and
+    memory that was mapped to be shared stay shared.
+
+    What it does not protect against: a hole in the Linux kernel; use of processors, caches and
+    memory bandwidth (timing of neighbours shows); reading what the machine's system folders and
+    this Python's packages hold. Forks of one session are kept apart in memory limits and files,
+    but share a process namespace and a user: a program that means to can signal the processes of
+    its own session's forks, or keep a file of the moment of the fork open. Other families are out
+    of its sight. And a live interpreter reports its own end: what a session says of itself is the
+    word of the policy's program, so a grader must judge from outside, in a fresh run.
     """
 
     forkable: Forkable = "copy"
@@ -58,7 +84,13 @@ class BubblewrapSandbox(Sandbox):
         files: Mapping[str, bytes] | None = None,
         limits: Limits | None = None,
     ) -> RunResult:
-        """Run a program of the read-only system."""
+        """Run a program of the read-only system.
+
+        Raises:
+            ValueError: `argv` is empty.
+        """
+        if not argv:
+            raise ValueError("argv must name a program, got nothing")
         return await self._program({"argv": list(argv)}, b"", stdin, files or {}, limits)
 
     async def open(self, files: Mapping[str, bytes] | None = None) -> BubblewrapSession:
@@ -158,6 +190,8 @@ class _Pool:
             runner.control.close()
 
     def close(self) -> None:
+        if self._process != os.getpid():
+            return  # the sockets and the poll set are still in use by the process that forked this
         for runner in self._idle:
             runner.control.close()
         self._idle = []

@@ -74,6 +74,8 @@ class BubblewrapSession(Session):
         self, argv: Sequence[str], *, stdin: str = "", limits: Limits | None = None
     ) -> RunResult:
         """Run a program beside the interpreter, which waits meanwhile."""
+        if not argv:
+            raise ValueError("argv must name a program, got nothing")
         limits = limits or self._limits
         async with self._busy:
             self._check_open()
@@ -319,6 +321,8 @@ class BubblewrapSession(Session):
     def _news(self, news: dict[str, Any] | None) -> None:
         ending = self._ending
         if news is None:
+            if self._line is not None:
+                self._line.close()
             if ending is not None and not ending.done():
                 ending.set_exception(EnvError("a sandbox session's container has died"))
         elif news["ended"] == self._pid and self._pid:

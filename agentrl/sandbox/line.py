@@ -19,6 +19,10 @@ class Reply(NamedTuple):
     value: int
 
 
+_MOST_UNASKED = 1 << 16
+"""Bytes in which a program may forge replies before it is ended for it."""
+
+
 class Line:
     """The channel and output pipes of one interpreter; a new one for each that is started."""
 
@@ -32,6 +36,8 @@ class Line:
         self.waiting: asyncio.Future[dict[str, Any] | Reply] | None = None
         self.number = 0
         self._buffer = b""
+        self._unasked = 0
+        self._on_flood = on_flood
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.channel, self._readable)
         self._open = True
@@ -56,6 +62,7 @@ class Line:
     async def ask(self, what: int, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """Send a request; the reply comes to `waiting`."""
         self.number = (self.number + 1) & 0xFFFFFFFF
+        self._unasked = 0
         data = guest.REQUEST.pack(what, self.number, len(body)) + body
         try:
             if descriptors:
@@ -78,6 +85,11 @@ class Line:
             part = b""
         if not part:
             self._loop.remove_reader(self.channel)
+            return
+        self._unasked += len(part)
+        if self._unasked > _MOST_UNASKED:
+            self._loop.remove_reader(self.channel)
+            self._on_flood()
             return
         self._buffer += part
         while len(self._buffer) >= guest.REPLY.size:

@@ -82,10 +82,28 @@ def _copy_file(source: int, target: int, name: str, mode: int) -> None:
     try:
         new = os.open(name, writing, mode, dir_fd=target)
         try:
-            while os.sendfile(new, old, None, 1 << 24):
-                pass
+            size = os.fstat(old).st_size
+            os.ftruncate(new, size)
+            _copy_data(old, new, size)
             os.fchmod(new, mode)
         finally:
             os.close(new)
     finally:
         os.close(old)
+
+
+def _copy_data(old: int, new: int, size: int) -> None:
+    """Copy what is not a hole: the copy takes no more room than the original."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(old, at, os.SEEK_DATA)
+        except OSError:  # only a hole is left
+            return
+        end = os.lseek(old, at, os.SEEK_HOLE)
+        os.lseek(new, at, os.SEEK_SET)
+        while at < end:
+            sent = os.sendfile(new, old, at, end - at)
+            if not sent:
+                return
+            at += sent

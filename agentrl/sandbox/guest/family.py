@@ -51,7 +51,6 @@ class Family:
         self._members: dict[int, Member] = {}
         self._poll = select.poll()
         self._poll.register(wake, select.POLLIN)
-        self._pending = 0
         self._admit(control)
 
     def serve(self) -> None:
@@ -93,8 +92,9 @@ class Family:
         try:
             done = getattr(self, "_do_" + frame.header["do"])(member, frame)
             header, blobs = done if isinstance(done, tuple) else (done or {}, [])
-        except OSError as error:
-            header = {"errno": error.errno or errno.EINVAL, "error": str(error)}
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None) or errno.EINVAL
+            header = {"errno": number, "error": str(error)}
         finally:
             for descriptor in frame.descriptors:
                 with contextlib.suppress(OSError):
@@ -178,7 +178,6 @@ class Family:
             raise OSError(errno.EAGAIN, "too many live forks of one session")
         twin = self._admit(socket.socket(fileno=os.dup(frame.descriptors[0])))
         twin.limits = member.limits
-        self._pending += 1
         self._raise_process_limits()
 
     def _raise_process_limits(self) -> None:
@@ -216,7 +215,6 @@ class Family:
         finally:
             os.close(own)
             os.close(mount)
-            self._pending -= 1
 
     def _do_command(self, member: Member, frame: wire.Frame) -> dict[str, Any]:
         """A program in the session's folder, in no need of its interpreter."""
@@ -256,13 +254,14 @@ class Family:
         if len(self._members) == 1:
             return pids
         known = {one.mount_id for one in self._members.values()}
+        forking = 0 in known
         mine = []
         for pid in pids:
             with contextlib.suppress(OSError):
                 identity = os.stat(f"/proc/{pid}/ns/mnt").st_ino
                 if identity == member.mount_id or pid == member.interpreter:
                     mine.append(pid)
-                elif identity not in known and not self._pending:
+                elif identity not in known and not forking:
                     _signal(pid)
         return mine
 

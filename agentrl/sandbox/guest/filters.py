@@ -78,7 +78,7 @@ _UNKNOWN: dict[str, tuple[int, int]] = {
     "clone3": (435, 435),
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-_CLONE, _UNSHARE, _SOCKET = (56, 220), (272, 97), (41, 198)
+_CLONE, _UNSHARE, _SOCKET, _KILL_CALL = (56, 220), (272, 97), (41, 198), (62, 129)
 _X32 = 0x40000000
 
 _NEW_NAMESPACES = 0x7E020000
@@ -126,6 +126,10 @@ def guest_filter(*, may_branch: bool) -> bytes:
     allowed = _op(_RETURN, _ALLOW)
     program += _when(
         _CLONE[column], _op(_ANY_BIT, _NEW_NAMESPACES, 0, 1) + _refuse(errno.EPERM) + allowed
+    )
+    # Forks of a session share a process namespace: one must not end them all with a word.
+    program += _when(
+        _KILL_CALL[column], _op(_EQUAL, 0xFFFFFFFF, 0, 1) + _refuse(errno.EPERM) + allowed
     )
     namespaces = 0x00020000 if may_branch else 0
     program += _when(

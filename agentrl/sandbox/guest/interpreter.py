@@ -238,6 +238,8 @@ class LiveInterpreter:
     def _fork(self, descriptors: list[int]) -> tuple[int, int]:
         """Leave a copy of this process, which is nobody's child, at `descriptors`."""
         _flush()
+        if len(descriptors) != 3:  # it has too many files open to take them
+            return FAILED, 0
         told, tell = os.pipe()
         try:
             middle = os.fork()
@@ -251,9 +253,12 @@ class LiveInterpreter:
             if copy:
                 _write(tell, struct.pack("<i", copy))
                 _exit(0)
-            self._become(descriptors)
-            os.close(told)
-            os.close(tell)
+            try:
+                self._become(descriptors)
+                os.close(told)
+                os.close(tell)
+            except BaseException:
+                _exit(1)
             # The caller returns into `serve`, of the copy, whose first word is the reply below.
             return DONE, _getpid()
         os.close(tell)

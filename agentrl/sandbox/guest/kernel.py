@@ -119,6 +119,8 @@ def keep_capabilities(*kept: int) -> None:
 def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
     """Open `path` below the open `folder`; no link leads out of it, whoever races to put one."""
     raw = path.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise ValueError("a path cannot hold a null character")
     how = (ctypes.c_uint64 * 3)(
         flags | os.O_CLOEXEC, mode, _RESOLVE_NO_MAGICLINKS | _RESOLVE_BENEATH
     )

@@ -244,8 +244,9 @@ def run_command(argv: Sequence[str]) -> NoReturn:
     """Be another program in place of this process."""
     try:
         os.execvp(argv[0], list(argv))
-    except OSError as error:
-        os.write(2, f"{argv[0]}: {error.strerror}\n".encode("utf-8", "surrogateescape"))
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        os.write(2, f"{argv[0]}: {said}\n".encode("utf-8", "backslashreplace"))
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
