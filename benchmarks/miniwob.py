@@ -151,49 +151,49 @@ def upstream(seconds: float) -> None:
 
 async def sweep(seeds: int) -> None:
     """Every page's expert and its spoiled form on `seeds` seeds, through the rollout host."""
+    from agentrl.models.tiny import build_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_tokenizer(["click(1)"]).save_pretrained(folder)
+        for script, wanted in (("oracle", 1.0), ("spoiled_oracle", 0.0)):
+            returns: dict[str, float] = {}
+            for seed in range(seeds):
+                tasks = [one for one in MiniWobEnv().tasks("eval") if one.data["seed"] == seed]
+                returns |= await through_host(tasks, folder, script)
+            wrong = {id_: value for id_, value in returns.items() if value != wanted}
+            print(f"{script}: {len(returns) - len(wrong)} of {len(returns)} earn {wanted:g}", wrong)
+
+
+async def through_host(tasks: Sequence[Task], model: str, script: str) -> dict[str, float]:
+    """What each task's episode earned; the tasks' prompts differ, since each is of another page."""
     from agentrl.engine.settings import ScriptedSettings
-    from agentrl.models.tiny import build_model
     from agentrl.rollout.host import HostSpec, RolloutHost
     from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
     from agentrl.samplers import ChainSampler
 
-    with tempfile.TemporaryDirectory() as folder:
-        build_model(folder)
-        for script in ("oracle", "spoiled_oracle"):
-            wrong = {}
-            played = 0
-            for seed in range(seeds):
-                tasks = [one for one in MiniWobEnv().tasks("eval") if one.data["seed"] == seed]
-                host = RolloutHost(
-                    HostSpec(
-                        env_id="miniwob/tasks",
-                        engine=ScriptedSettings(script=script),
-                        model=folder,
-                        sampler=ChainSampler(trajectories=1),
-                        rollout=RolloutSettings(
-                            sampling=SamplingSettings(max_tokens_per_turn=2048),
-                            limits=LimitsSettings(max_turns=20, max_tokens=1_000_000),
-                        ),
-                    )
-                )
-                await host.start()
-                gate = asyncio.Semaphore(6)
+    spec = HostSpec(
+        env_id="miniwob/tasks",
+        engine=ScriptedSettings(script=script),
+        model=model,
+        sampler=ChainSampler(trajectories=1),
+        rollout=RolloutSettings(
+            sampling=SamplingSettings(max_tokens_per_turn=2048),
+            limits=LimitsSettings(max_turns=20, max_tokens=1_000_000),
+        ),
+    )
+    host, gate = RolloutHost(spec), asyncio.Semaphore(6)
+    await host.start()
 
-                async def one(task: Task) -> float:
-                    async with gate:
-                        group = await host.sample_group(task, seed=0)
-                        return group.trajectories()[0].episode_return
+    async def one(task: Task) -> float:
+        async with gate:
+            (played,) = (await host.sample_group(task, seed=0)).trajectories()
+            return played.episode_return
 
-                returns = await asyncio.gather(*map(one, tasks))
-                await host.close()
-                expected = float(script == "oracle")
-                played += len(tasks)
-                wrong |= {
-                    task.id: value
-                    for task, value in zip(tasks, returns, strict=True)
-                    if value != expected
-                }
-            print(f"{script}: {played - len(wrong)} of {played} as they should be {wrong or ''}")
+    try:
+        returns = await asyncio.gather(*map(one, tasks))
+    finally:
+        await host.close()
+    return {task.id: value for task, value in zip(tasks, returns, strict=True)}
 
 
 async def main() -> None:

@@ -101,7 +101,7 @@ def descendants(root: int) -> set[int]:
 
 
 async def test_a_page_that_crashes_ends_its_own_episode_only():
-    settings = {"deadline_seconds": 10.0, "max_pages": 3}
+    settings = {"deadline_seconds": 20.0, "max_pages": 3}
     one, other = MiniWobEnv(**settings), MiniWobEnv(**settings)
     await one.reset(CLICK, seed=0)
     await other.reset(CLICK, seed=0)
@@ -118,7 +118,7 @@ async def test_a_page_that_crashes_ends_its_own_episode_only():
 
 
 async def test_a_browser_that_dies_is_replaced_by_the_next_reset():
-    settings = {"deadline_seconds": 10.0, "max_pages": 4}
+    settings = {"deadline_seconds": 20.0, "max_pages": 4}
     one, other = MiniWobEnv(**settings), MiniWobEnv(**settings)
     await one.reset(CLICK, seed=0)
     await other.reset(CLICK, seed=0)
@@ -136,20 +136,20 @@ async def test_a_browser_that_dies_is_replaced_by_the_next_reset():
 
 
 async def test_pages_are_bounded_and_a_wait_that_is_too_long_says_so():
-    settings = {"deadline_seconds": 2.0, "max_pages": 1}
-    one, other = MiniWobEnv(**settings), MiniWobEnv(**settings)
+    one, patient = MiniWobEnv(max_pages=1), MiniWobEnv(max_pages=1)
+    hasty = MiniWobEnv(max_pages=1, deadline_seconds=0.5)
     await one.reset(CLICK, seed=0)
-    with pytest.raises(EnvError, match="all 1 pages were in use for 2 s: raise max_pages"):
-        await other.reset(CLICK, seed=0)
-    waiting = asyncio.create_task(other.reset(CLICK, seed=0))
+    with pytest.raises(EnvError, match=r"all 1 pages were in use for 0\.5 s: raise max_pages"):
+        await hasty.reset(CLICK, seed=0)
+    waiting = asyncio.create_task(patient.reset(CLICK, seed=0))
     await asyncio.sleep(0.2)
     await one.close()
     assert await waiting
-    await other.close()
+    await patient.close()
 
 
 async def test_an_env_that_nobody_closes_and_a_step_that_is_cancelled_give_their_pages_back():
-    settings = {"deadline_seconds": 10.0, "max_pages": 1}
+    settings = {"deadline_seconds": 20.0, "max_pages": 1}
     forgotten = MiniWobEnv(**settings)
     await forgotten.reset(CLICK, seed=0)
     del forgotten
