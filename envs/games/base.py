@@ -71,7 +71,7 @@ class TextGame(Env):
     State keys are equal exactly for equal game states; turns used are no part of a state. The
     state that `reset` leaves has the key `ROOT_STATE`.
 
-    Forks by a shallow copy, then `copy_state`, which copies what a subclass changes in place.
+    Forks by a shallow copy: a subclass replaces its state and never changes it in place.
     """
 
     forkable: ClassVar[Forkable] = "copy"
@@ -111,10 +111,6 @@ class TextGame(Env):
         """Numbers to log at the end of an episode."""
         return {}
 
-    def copy_state(self, twin: Self) -> None:
-        """Replace in `twin`, a shallow copy, what an episode changes in place."""
-        return
-
     @property
     def stop(self) -> tuple[str, ...]:
         """The closing tag of an action; none without tags."""
@@ -139,9 +135,7 @@ class TextGame(Env):
 
     async def fork(self) -> Self:
         """A copy of this game at this turn."""
-        twin = copy.copy(self)
-        self.copy_state(twin)
-        return twin
+        return copy.copy(self)
 
     def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
         """Episodes of gold actions on training tasks in random order, again and again."""
@@ -173,7 +167,8 @@ class TextGame(Env):
             if action is None:
                 return None
             result = self._step(action)
-            turns.append((action, result.observation))
+            # What is told after the end is in no context.
+            turns.append((action, () if self._over else result.observation))
             seen.append(result.observation[0].text)
             if result.truncated:
                 return None

@@ -231,10 +231,10 @@ def test_demonstrations_look_before_they_take_and_reach_the_goal() -> None:
     for _ in range(60):
         shown = next(stream)
         seen = ""
-        for action, (told_,) in shown.turns:
+        for action, observation in shown.turns:
             taken = re.search(r"take ([a-z]+ \d+) from", action)
             assert taken is None or re.search(rf"\b{taken[1]}\b", seen)
-            seen += told_.text
+            seen += "".join(message.text for message in observation)
         lengths.append(len(shown.turns))
     assert sum(lengths) / 60 > 9  # the planner needs about six
     assert next(make_env("household/tasks", max_turns=1).demonstrations(seed=0), None) is None

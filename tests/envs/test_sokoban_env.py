@@ -191,10 +191,15 @@ async def test_made_levels_keep_the_contract_and_their_gold_actions_fit_the_turn
 
 def test_demonstrations_are_solved_episodes() -> None:
     env = make_env("games/sokoban", train_tasks=4)
+    tasks = {env._reset(one, 0): one for one in env.tasks("train")}
     stream = env.demonstrations(seed=1)
     for _ in range(9):
         shown = next(stream)
-        assert shown.turns[-1][1][0].text.endswith("every target holds a box.")
+        env._reset(tasks[shown.prompt], 0)
+        for action, observation in shown.turns[:-1]:
+            assert env._step(action).observation == observation
+        assert shown.turns[-1][1] == ()
+        assert env._step(shown.turns[-1][0]).info.metrics["solved"] == 1.0
 
 
 def write(folder: Path, name: str, text: str) -> str:
