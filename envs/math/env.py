@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from agentrl.core.datasets import HUB
 from agentrl.core.env import Forkable, Observation, StepResult
 from agentrl.core.errors import EnvError, RecipeError
 from agentrl.core.formats import Format, FormatName
 from agentrl.core.tool import Tool
-from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Task
 from agentrl.graders.math import DEADLINE, Outcome, grade_text_async
 from agentrl.graders.math_extract import Marker, extract_answer
-from agentrl.sandbox import AnySandbox, BubblewrapSettings, RunResult, RunStatus, Session, shared
+from agentrl.sandbox import AnySandbox, BubblewrapSettings
+from agentrl.tools.python import PythonSessionEnv, python_tool
 
 from .formats import make_final_format
 from .generated import generated_problems
@@ -25,12 +25,11 @@ from .prompts import ACCEPTED, ASKED, PromptStyle, final_answer, problem_prompt
 from .records import Problem, gold_of
 from .sources import DatasetName, read_problems
 
-_TOOL_SECONDS = 120.0
 _SANDBOX = BubblewrapSettings()
 _DEFAULT_TURNS = {False: 1, True: 6}
 
 
-class MathEnv(ToolEnv):
+class MathEnv(PythonSessionEnv):
     r"""A problem of mathematics and one attempt at it, with Python beside it where `tools` has it.
 
     Observation: the problem and where its answer is to stand (`prompt`); then the results of the
@@ -84,8 +83,8 @@ class MathEnv(ToolEnv):
         self.sandbox = sandbox
         self.grade_seconds = grade_seconds
         if tools:
-            self.tools = (Tool.of(self.python, timeout=_TOOL_SECONDS),)
-        self._session: Session | None = None
+            stateful = python == "session"
+            self.tools = (self.python_tool() if stateful else python_tool(sandbox),)
         self._metrics: Mapping[str, float] = {}
 
     @property
@@ -133,9 +132,10 @@ class MathEnv(ToolEnv):
         return [problem.task() for problem in _problems(source, self.dataset, split)]
 
     async def begin(self, task: Task, *, seed: int) -> None:
-        """End the session of the episode before."""
-        await self.close()
+        """Open a session, where programs are to have one."""
         self._metrics = {}
+        if self.tools and self.python_state == "session":
+            await self.open_session()
 
     def prompt(self, task: Task) -> Observation | str:
         """The problem, and where its answer is to stand."""
@@ -145,18 +145,6 @@ class MathEnv(ToolEnv):
             several=bool(task.data.get("several")),
             python=bool(self.tools) and self.format == "xml",
         )
-
-    async def python(self, code: str) -> str:
-        """Run a Python program and return what it prints.
-
-        Args:
-            code: the program
-        """
-        if self.python_state == "stateless":
-            return _told(await shared(self.sandbox).run_python(code))
-        if self._session is None:
-            self._session = await shared(self.sandbox).open()
-        return _told(await self._session.execute(code))
 
     async def step(self, action: str) -> StepResult:
         """Run a program, or grade the answer."""
@@ -198,31 +186,6 @@ class MathEnv(ToolEnv):
             return str(worked)
         last = final_answer(result.replace("$", ""), self.prompt_style)
         return f"{worked}\n{last}" if worked else last
-
-    async def fork(self) -> Self:
-        """A copy of this env at this turn, its session forked."""
-        twin = await super().fork()
-        if self._session is not None:
-            twin._session = await self._session.fork()
-        return twin
-
-    async def close(self) -> None:
-        """End the session, if one is open."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-
-def _told(result: RunResult) -> str:
-    """What the policy reads of a run: its output, and the last line of what went wrong."""
-    said = result.stdout.rstrip()
-    if result.status is RunStatus.OK:
-        return said or "(no output)"
-    lines = result.stderr.strip().splitlines()
-    what = result.status.value.replace("_", " ")
-    wrong = lines[-1] if result.status is RunStatus.ERROR and lines else f"ended: {what}"
-    lost = " (the session starts anew)" if result.restarted else ""
-    return f"{said}\n{wrong}{lost}".strip()
 
 
 def _problems(source: str, dataset: DatasetName, split: str) -> Sequence[Problem]:

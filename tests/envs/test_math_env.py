@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from agentrl.core.errors import EnvError, RecipeError
@@ -12,6 +14,7 @@ from agentrl.envs.math import env as module
 from agentrl.graders.math import Grade, Outcome
 from agentrl.sandbox import RunResult, RunStatus
 from agentrl.testing.conformance import check_env
+from agentrl.tools import python as python_module
 
 TASK = Task("t", {"text": "What is 3 + 4?", "answer": "7"})
 
@@ -128,7 +131,7 @@ class FakeSandbox:
         self.opened.append(FakeSession())
         return self.opened[-1]
 
-    async def run_python(self, code):
+    async def run_python(self, code, *, limits):
         return run(code, {})
 
 
@@ -145,7 +148,7 @@ def run(code, names):
 @pytest.fixture
 def sandbox(monkeypatch):
     made = FakeSandbox()
-    monkeypatch.setattr(module, "shared", lambda settings: made)
+    monkeypatch.setattr(python_module, "shared", lambda settings: made)
     monkeypatch.setattr(MathEnv, "_session_forkable", "copy")
     return made
 
@@ -165,7 +168,7 @@ async def test_a_session_keeps_what_programs_define_and_stateless_does_not(sandb
     assert [session.closed for session in sandbox.opened] == [True]
     env = MathEnv(tools=["python"], python="stateless")
     _, two = await played(env, python("x = 3 + 4"), python("print(x)"))
-    assert two.observation[0].text == "<result>NameError: name 'x' is not defined</result>"
+    assert two.observation[0].text.endswith("NameError: name 'x' is not defined</result>")
 
 
 async def test_a_fork_takes_the_session_along(sandbox) -> None:
@@ -203,3 +206,20 @@ async def test_gold_runs_the_tasks_program_first(sandbox, format) -> None:
         assert two.reward == 1.0
     report = await check_env(lambda: MathEnv(tools=["python"], format=format))
     assert report.skipped == ()
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bwrap: apt-get install bubblewrap")
+@pytest.mark.parametrize("state", ["session", "stateless"])
+async def test_programs_run_isolated_and_sessions_fork(state) -> None:
+    env = MathEnv(tools=["python"], python=state)
+    for task in env.tasks("eval")[:12]:
+        _, last = await played(env, env.gold_action(task, 0), env.gold_action(task, 1), task=task)
+        assert last.reward == 1.0
+    if state == "session":
+        await played(env, python("x = [1]"))
+        twin = await env.fork()
+        await env.step(python("x.append(2)"))
+        assert (await twin.step(python("print(x)"))).observation[0].text == "<result>[1]</result>"
+        await twin.close()
+    await env.close()
