@@ -8,7 +8,9 @@ functions are a table of the values that it gave.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import marshal
 import math
 import secrets
 from collections import OrderedDict
@@ -251,7 +253,15 @@ _NO_KEYWORDS = inside.encode({})
 @cache
 def _inside_source() -> str:
     source = Path(inside.__file__).read_text(encoding="utf-8")
-    return f"{source}\n\nmain()\n"
+    # To compile it takes as long as all else in a short run: an interpreter like this one is
+    # spared that, and another one gets the source.
+    compiled = marshal.dumps(compile(source, "inside.py", "exec"))
+    return (
+        "import importlib.util, marshal\n"
+        f"same = importlib.util.MAGIC_NUMBER == {importlib.util.MAGIC_NUMBER!r}\n"
+        f"exec(marshal.loads({compiled!r}) if same else {source!r})\n"
+        "main()\n"
+    )
 
 
 def _why(result: RunResult) -> str:

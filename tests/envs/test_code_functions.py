@@ -246,8 +246,8 @@ async def test_no_value_makes_a_test_fail_as_the_environments_fault(body: str) -
 async def test_all_runs_of_an_attempt_have_a_time_together() -> None:
     cases = [Case(kind="stdin", source=str(n), expected=str(n)) for n in range(50)]
     problem = Problem(id="p", text="Echo.", style="stdin", hidden=cases)
-    slow = "import time\ntime.sleep(0.4)\nprint(input())"
-    settings = {"score": "fraction", "attempt_seconds": 1.0}
+    slow = "import time\ntime.sleep(0.2)\nprint(input())"
+    settings = {"score": "fraction", "attempt_seconds": 0.5}
     _, (result,) = await play(problem, [fenced(slow)], **settings)
     assert 0.0 < result.reward < 0.1
     _, (result,) = await play(problem, [fenced("print(input())")], score="fraction")
