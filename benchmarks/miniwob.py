@@ -156,7 +156,7 @@ async def sweep(seeds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_tokenizer(["click(1)"]).save_pretrained(folder)
         for script, wanted in (("oracle", 1.0), ("spoiled_oracle", 0.0)):
-            returns: dict[str, float] = {}
+            returns: dict[str, float | str] = {}
             for seed in range(seeds):
                 tasks = [one for one in MiniWobEnv().tasks("eval") if one.data["seed"] == seed]
                 returns |= await through_host(tasks, folder, script)
@@ -164,8 +164,8 @@ async def sweep(seeds: int) -> None:
             print(f"{script}: {len(returns) - len(wrong)} of {len(returns)} earn {wanted:g}", wrong)
 
 
-async def through_host(tasks: Sequence[Task], model: str, script: str) -> dict[str, float]:
-    """What each task's episode earned; the tasks' prompts differ, since each is of another page."""
+async def through_host(tasks: Sequence[Task], model: str, script: str) -> dict[str, float | str]:
+    """What each task's episode earned, or why it failed."""
     from agentrl.engine.settings import ScriptedSettings
     from agentrl.rollout.host import HostSpec, RolloutHost
     from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
@@ -184,10 +184,12 @@ async def through_host(tasks: Sequence[Task], model: str, script: str) -> dict[s
     host, gate = RolloutHost(spec), asyncio.Semaphore(6)
     await host.start()
 
-    async def one(task: Task) -> float:
+    async def one(task: Task) -> float | str:
         async with gate:
-            (played,) = (await host.sample_group(task, seed=0)).trajectories()
-            return played.episode_return
+            group = await host.sample_group(task, seed=0)
+        if played := group.trajectories():
+            return played[0].episode_return
+        return "; ".join(failure.message for tree in group.trees for failure in tree.failures)
 
     try:
         returns = await asyncio.gather(*map(one, tasks))

@@ -158,7 +158,11 @@ class BrowserPool:
         Raises:
             EnvError: `work` took longer than `seconds`, or the browser failed under it.
         """
-        bounded = _bounded(work, seconds, _playwright().Error)
+        try:
+            bounded = _bounded(work, seconds, _playwright().Error)
+        except SetupError:
+            work.close()
+            raise
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(bounded, self._loop))
 
     def post(self, work: Callable[[], Awaitable[object]]) -> None:

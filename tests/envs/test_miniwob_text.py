@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrl.core.errors import RecipeError
+from agentrl.core.errors import RecipeError, SetupError
 from agentrl.core.registry import make_env
 from agentrl.core.spoil import spoil
+from agentrl.envs.miniwob import env as env_module
 from agentrl.envs.miniwob.actions import (
     FORMS,
     MAX_TEXT,
@@ -204,3 +208,20 @@ def test_tasks_are_pages_with_seeds_that_the_splits_do_not_share():
 def test_a_setting_that_cannot_work_is_refused(settings, said):
     with pytest.raises(RecipeError, match=said):
         make_env("miniwob/tasks", **settings)
+
+
+async def test_a_machine_without_the_pages_is_told_how_to_get_them(monkeypatch):
+    env_module._folder.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    env = make_env("miniwob/tasks")
+    with pytest.raises(SetupError, match=r'pip install "agentrl\[miniwob\]" && apt-get install'):
+        await env.reset(env.tasks("eval")[0], seed=0)
+    env_module._folder.cache_clear()
+
+
+async def test_a_machine_without_playwright_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(env_module, "_address", lambda page: "file:///none.html")
+    monkeypatch.setitem(sys.modules, "playwright.async_api", None)
+    env = make_env("miniwob/tasks", max_pages=1)
+    with pytest.raises(SetupError, match=r'playwright.*pip install "agentrl\[miniwob\]"'):
+        await env.reset(env.tasks("eval")[0], seed=0)

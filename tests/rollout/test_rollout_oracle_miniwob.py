@@ -54,8 +54,11 @@ async def play(tasks: Sequence[Task], model: Path, *, script: str) -> dict[str, 
 
     async def one(task: Task) -> Trajectory:
         async with gate:
-            (trajectory,) = (await host.sample_group(task, seed=0)).trajectories()
-            return trajectory
+            group = await host.sample_group(task, seed=0)
+        failures = [failure for tree in group.trees for failure in tree.failures]
+        assert not failures, f"{task.id}: {failures}"
+        (trajectory,) = group.trajectories()
+        return trajectory
 
     try:
         played = await asyncio.gather(*map(one, tasks))
