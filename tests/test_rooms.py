@@ -41,7 +41,12 @@ RANK = {
     "__main__": 11,
 }
 HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed", "pandas", "datasets", "trl", "peft")
-ONLY_IN = {"ray": ("workers",), "deepspeed": ("learner",), "vllm": ("engine",)}
+ONLY_IN = {
+    "ray": ("workers",),
+    "deepspeed": ("learner",),
+    "vllm": ("engine",),
+    "verifiers": ("adapters",),
+}
 # The program is entered here: whatever it starts is imported when a command asks for it.
 LIGHT = (
     "agentrl",
