@@ -122,7 +122,8 @@ class ShellEnv(ToolEnv):
             taken = await snapshot(shell.session)
             # The check's session may need the place of this one.
             await self.close()
-            passed = taken is not None and await passes(check, taken, shared(self.sandbox))
+            fresh, limits = shared(self.sandbox), self.sandbox.limits
+            passed = taken is not None and await passes(check, taken, fresh, limits)
         await self.close()
         return {"check": float(passed)}
 

@@ -6,16 +6,19 @@ import io
 import secrets
 import stat
 import tarfile
+import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from agentrl.core.errors import EnvError
-from agentrl.sandbox import RunStatus, Sandbox, Session
+from agentrl.sandbox import Limits, RunStatus, Sandbox, Session
 from agentrl.tools.shell import FOLDER
 
 from .shell_rows import Check, RunCheck
 
 _TAR: Final = "/bin/tar"
+_CHECK_SECONDS: Final = 30.0
+"""What all commands of a check may take together: programs that dawdle are no failure of ours."""
 
 
 class Entry(NamedTuple):
@@ -86,8 +89,8 @@ def mismatch(check: Check, entries: Mapping[str, Entry]) -> str:
     return ""
 
 
-async def passes(check: Check, taken: Snapshot, sandbox: Sandbox) -> bool:
-    """Whether the files and the outcome of every command are as `check` wants them.
+async def passes(check: Check, taken: Snapshot, sandbox: Sandbox, limits: Limits) -> bool:
+    """Whether the files and the outcome of every command, under `limits`, are as `check` wants.
 
     What is expected is compared here and never enters the sandbox. A command runs programs of the
     policy where it names them: those can forge an exit code, and an output only if they know it.
@@ -108,15 +111,21 @@ async def passes(check: Check, taken: Snapshot, sandbox: Sandbox) -> bool:
             made = await session.run(argv)
             if made.status is not RunStatus.OK:
                 return False
+        end = time.monotonic() + _CHECK_SECONDS
         for run in check.runs:
-            if not await _run(run, session):
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            seconds = min(limits.wall_seconds, left)
+            bounded = limits.model_copy(update={"wall_seconds": seconds})
+            if not await _run(run, session, bounded):
                 return False
         return True
     finally:
         await session.close()
 
 
-async def _run(run: RunCheck, session: Session) -> bool:
+async def _run(run: RunCheck, session: Session, limits: Limits) -> bool:
     try:
         for path, text in run.files.items():
             await session.write(f"{FOLDER}/{path}", text.encode())
@@ -124,7 +133,7 @@ async def _run(run: RunCheck, session: Session) -> bool:
         # The policy has put something else in the way of a file.
         return False
     argv = ["env", "-C", FOLDER, "bash", "--noprofile", "--norc", "-c", run.command]
-    done = await session.run(argv, stdin=run.stdin)
+    done = await session.run(argv, stdin=run.stdin, limits=limits)
     if done.status not in (RunStatus.OK, RunStatus.ERROR) or done.exit_code != run.exit:
         return False
     return run.stdout is None or done.stdout.rstrip() == run.stdout.rstrip()

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import time
 
 import pytest
 
@@ -267,6 +268,18 @@ async def test_a_policy_that_computes_earns_the_reward_whatever_stands_beside_it
     work = "echo 'print(2 * int(input()))' >double.py; ln -s / root; mkfifo pipe; touch -- -rf '*'"
     result, _ = await episode(COMPUTE, sh(work), sh("sleep 60 & PATH=/nope; cd /"), DONE)
     assert result.reward == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.bubblewrap
+async def test_a_program_that_dawdles_in_every_run_fails_the_check_in_time(monkeypatch):
+    need_bubblewrap()
+    monkeypatch.setattr("agentrl.envs.code.shell_check._CHECK_SECONDS", 1.5)
+    slow = "printf 'import time\\ntime.sleep(1)\\nprint(2 * int(input()))' >double.py"
+    started = time.perf_counter()
+    result, _ = await episode(COMPUTE, sh(slow), DONE)
+    assert result.reward == 0.0
+    assert time.perf_counter() - started < 6
 
 
 @pytest.mark.slow
