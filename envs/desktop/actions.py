@@ -69,9 +69,9 @@ class Computer13(Vocabulary):
         return (
             'Write one action in a line, such as CLICK {"x": 10, "y": 20}. Actions: '
             f"{', '.join(ACTION_TYPES)}. MOVE_TO, CLICK, RIGHT_CLICK, DOUBLE_CLICK and DRAG_TO "
-            f'take {place}; SCROLL {{"dx": 0, "dy": -3}}; TYPING {{"text": "..."}}; PRESS, KEY_DOWN '
-            'and KEY_UP {"key": "enter"}; HOTKEY {"keys": ["ctrl", "s"]}. End with DONE, or with FAIL '
-            "where the task cannot be done."
+            f'take {place}; SCROLL takes {{"dx": 0, "dy": -3}}, TYPING {{"text": "..."}}, PRESS, '
+            'KEY_DOWN and KEY_UP {"key": "enter"}, HOTKEY {"keys": ["ctrl", "s"]}. End with DONE, '
+            "or with FAIL where the task cannot be done."
         )
 
     def write(self, action: ComputerAction) -> str:
@@ -339,7 +339,6 @@ def _call_text(type: str, given: dict[str, Any]) -> str:
     if type == "CLICK":
         given = {("clicks" if key == "num_clicks" else key): one for key, one in given.items()}
     values = ", ".join(
-        repr(one) if key in ("key", "x", "y") and type != "CLICK" else f"{key}={one!r}"
-        for key, one in given.items()
+        repr(one) if key == "key" else f"{key}={one!r}" for key, one in given.items()
     )
     return f"pyautogui.{_WRITTEN.get(type, 'click')}({values})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,8 @@ APPLICATIONS = {
     "chromium": "chromium",
 }
 """What the built-in tasks use beside."""
+
+NOBODY, _CAP_SYS_ADMIN = 65534, 21
 
 ENTER = "import sys; sys.path.insert(0, '/run'); from desktop import helper; helper.main()"
 
@@ -102,36 +105,53 @@ def confined(settings: DesktopSettings) -> list[str]:
     """The command of a desktop's process 1.
 
     Own processes, network (none), mounts, System V objects and host name. Of the host it sees
-    /usr, a little of /etc, and of /proc what `inside/helper.py` hides at once.
+    /usr and a little of /etc. Root of the machine becomes nobody there, since some limits do not
+    bind root; anybody else becomes nobody in a user namespace.
     """
-    argv = [
-        "bwrap", "--unshare-all", "--die-with-parent", "--as-pid-1", "--new-session", "--clearenv",
-        "--uid", "1000", "--gid", "1000", "--hostname", "desktop",
-        "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--ro-bind", "/usr", "/usr",
-    ]  # fmt: skip
+    root = _may_leave_root()
+    argv = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    argv += ["--unshare-cgroup-try", "--die-with-parent", "--as-pid-1", "--new-session"]
+    argv += ["--hostname", "desktop", "--clearenv", "--cap-drop", "ALL", "--cap-add"]
+    if root:
+        argv += ["CAP_SYS_ADMIN", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        argv += ["--dir", "/proc"]
+    else:
+        # The kernel lets a namespace mount its own /proc only where one is seen whole.
+        argv += ["CAP_SYS_ADMIN", "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
+        argv += ["--dev-bind", "/proc", "/proc"]
+    for key, value in _ENVIRONMENT.items():
+        argv += ["--setenv", key, value]
+    argv += [*_file_system(settings), "--", "/usr/bin/python3", "-I", "-c", ENTER]
+    sizes = (settings.width, settings.height, settings.memory_mb, settings.processes)
+    return [*argv, "root" if root else "user", *map(str, sizes)]
+
+
+def _file_system(settings: DesktopSettings) -> list[str]:
+    argv = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib64"):
         argv += ["--symlink", f"usr/{name}", f"/{name}"]
-    argv += ["--dev-bind", "/proc", "/proc"]
+    for folder in ("/etc", "/var", "/dev"):
+        argv += ["--perms", "0755", "--dir", folder]
     for name in ("null", "zero", "full", "random", "urandom", "tty"):
         argv += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for name in _ETC:
         argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for name in ("passwd", "group", "machine-id"):
         argv += ["--ro-bind", str(INSIDE / "etc" / name), f"/etc/{name}"]
+    argv += ["--perms", "0755", "--dir", "/var/cache"]
     argv += ["--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
-    home = str(settings.disk_mb << 20)
-    small = str(64 << 20)
+    home, small = str(settings.disk_mb << 20), str(64 << 20)
     for size, folder in ((small, "/tmp"), (small, "/run"), (home, "/home"), (home, "/dev/shm")):
-        argv += ["--size", size, "--tmpfs", folder]
-    for folder in ("/home/user", "/run/user"):
-        argv += ["--perms", "0700", "--dir", folder]
-    argv += ["--ro-bind", str(INSIDE), "/run/desktop"]
-    for key, value in _ENVIRONMENT.items():
-        argv += ["--setenv", key, value]
-    return [
-        *argv, "--chdir", "/home/user", "--", "/usr/bin/python3", "-I",
-        "-c",
-        ENTER,
-        str(settings.width), str(settings.height), str(settings.memory_mb),
-        str(settings.processes),
-    ]  # fmt: skip
+        argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
+    return [*argv, "--ro-bind", str(INSIDE), "/run/desktop", "--remount-ro", "/"]
+
+
+def _may_leave_root() -> bool:
+    """Whether this is a root that can mount and that has another user to become."""
+    if os.geteuid() != 0:
+        return False
+    rights = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    mapped = [list(map(int, line.split())) for line in lines]
+    known = any(first <= NOBODY < first + count for first, _, count in mapped)
+    return bool(int(rights, 16) >> _CAP_SYS_ADMIN & 1) and known

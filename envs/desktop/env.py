@@ -159,7 +159,6 @@ class DesktopEnv(Env):
         try:
             async with asyncio.timeout(self._pool.settings.wait_seconds + self._reset_seconds):
                 self._desktop = await self._pool.acquire()
-                await self._desktop.request("settle", quiet=QUIET, limit=self._settle_seconds)
                 self._stage = Stage(self._desktop, self._sources, {}, strict=True)
                 await do_steps(task.data["config"], self._stage)
                 await self._look()

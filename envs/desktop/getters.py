@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .session import HOME, Desktop
 from .sources import Sources
-from .steps import COMMAND_SECONDS, Stage, argv_of, missing_program
+from .steps import COMMAND_SECONDS, Stage, argv_of, command_refusal
 
 MAX_NODES = 1500
 BOOKMARKS = f"{HOME}/.config/chromium/Default/Bookmarks"
@@ -127,8 +127,7 @@ def _refuse_file(spec: Mapping[str, Any], sources: Sources) -> str | None:
 
 
 def _refuse_command(spec: Mapping[str, Any], sources: Sources) -> str | None:
-    missing = missing_program(spec.get("command", ""))
-    return f"the program {missing!r} is not on the desktop" if missing else None
+    return command_refusal(spec.get("command", ""))
 
 
 def _refuse_cloud(spec: Mapping[str, Any], sources: Sources) -> str | None:

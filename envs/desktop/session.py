@@ -6,8 +6,11 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
+import signal
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from agentrl.core.errors import EnvError
@@ -17,6 +20,7 @@ from .confinement import DesktopSettings, check_programs, confined
 HOME = "/home/user"
 START_SECONDS = 40.0
 REQUEST_SECONDS = 30.0
+CLOSE_SECONDS = 3.0
 READ_BYTES = 16 << 20
 _LENGTH = struct.Struct(">I")
 
@@ -164,10 +168,21 @@ class Desktop:
     async def close(self) -> None:
         """End the desktop and everything on it; may be called twice."""
         self._broken = self._broken or "it was closed"
-        if self._process.returncode is None:
+        process = self._process
+        assert process.stdin is not None
+        # Process 1 of the desktop ends with its requests, and everything else with process 1.
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            with contextlib.suppress(OSError):
+                for pid in children.read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-        await self._process.wait()
+                process.kill()
+            await process.wait()
 
 
 def absolute(path: str) -> str:

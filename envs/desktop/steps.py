@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,7 +28,17 @@ _OPENERS = {
     **dict.fromkeys((".txt", ".md", ".csv", ".json", ".ini", ".conf", ".py", ".log"), "mousepad"),
     **dict.fromkeys((".html", ".htm"), "chromium"),
 }
-_BUILTINS = {"cd", "echo", "export", "test", "[", "true", "false", ":", "set", "if", "for", "while"}
+_BUILTINS = {
+    *("[", ":", "cd", "do", "done", "echo", "elif", "else", "export", "false", "fi", "for", "if"),
+    *("read", "set", "test", "then", "true", "while"),
+}
+_NOT_HERE = {
+    *("apt", "apt-get", "curl", "git", "pactl", "pip", "pip3", "pulseaudio", "snap", "su", "sudo"),
+    *("systemctl", "timedatectl", "wget"),
+}
+"""Programs that are of no use without a network, an administrator or system services."""
+
+_SCHEMAS = Path("/usr/share/glib-2.0/schemas")
 
 
 class Stage(NamedTuple):
@@ -91,6 +102,8 @@ def refusals(steps: Sequence[Mapping[str, Any]], sources: Sources) -> list[str]:
 
 
 async def _launch(stage: Stage, command: str | Sequence[str], shell: bool | str = False) -> None:
+    if _is_bridge(command):
+        return
     refused = await stage.desktop.launch(argv_of(command, shell))
     if refused and stage.strict:
         raise EnvError(f"the task's program could not be started: {refused}")
@@ -191,6 +204,11 @@ def argv_of(command: str | Sequence[str], shell: bool | str) -> str | Sequence[s
     return " ".join(command) if shell in (True, "true") or "|" in command else command
 
 
+def _is_bridge(command: str | Sequence[str]) -> bool:
+    """Whether a command is OSWorld's way to reach a browser from outside: nothing here does."""
+    return not isinstance(command, str) and list(command[:2]) == ["socat", "tcp-listen:9222,fork"]
+
+
 def _script(command: str | Sequence[str]) -> str | None:
     """The pyautogui lines of a `python -c` that has nothing else in it; they are not run."""
     if isinstance(command, str) or len(command) != 3 or "pyautogui" not in command[2]:
@@ -211,14 +229,38 @@ def missing_program(command: str | Sequence[str]) -> str | None:
     else:
         words = list(command[:1])
     for word in words:
-        known = word in _BUILTINS or not re.fullmatch(r"[A-Za-z0-9_.+-]+", word)
-        if known or (INSIDE / "bin" / word).exists():
-            continue
-        if not any((Path(folder) / word).exists() for folder in ("/usr/bin", "/bin")):
+        if word in _NOT_HERE:
             return word
-        if word in ("sudo", "apt", "apt-get", "snap", "pip", "pip3", "wget", "curl", "git"):
+        known = word in _BUILTINS or not re.fullmatch(r"[A-Za-z0-9_.+-]+", word)
+        places = (INSIDE / "bin" / word, Path("/usr/bin") / word)
+        if not known and not any(place.exists() for place in places):
             return word
     return None
+
+
+def _missing_schema(command: str | Sequence[str]) -> str | None:
+    """Which schema of settings a command asks for that nothing here brings."""
+    text = command if isinstance(command, str) else " ".join(command)
+    for name in re.findall(r"gsettings (?:get|set) ([a-z0-9.-]+)", text):
+        if name not in _schemas():
+            return str(name)
+    return None
+
+
+@functools.cache
+def _schemas() -> frozenset[str]:
+    texts = [path.read_text("utf-8", "replace") for path in sorted(_SCHEMAS.glob("*.xml"))]
+    return frozenset(
+        name for text in texts for name in re.findall(r'<schema[^>]* id="([^"]+)"', text)
+    )
+
+
+def command_refusal(command: str | Sequence[str]) -> str | None:
+    """Why a command is of no use on a desktop, or None."""
+    program, schema = missing_program(command), _missing_schema(command)
+    if program:
+        return f"the program {program!r} is not on the desktop"
+    return f"no settings named {schema!r} are on the desktop" if schema else None
 
 
 def _refuse_command(parameters: Mapping[str, Any], sources: Sources) -> str | None:
@@ -226,14 +268,15 @@ def _refuse_command(parameters: Mapping[str, Any], sources: Sources) -> str | No
     script = _script(filled(command, width=1280, height=720))
     if script is not None:
         try:
-            Pyautogui().read(script)
+            actions = Pyautogui().read(script)
         except ToolError as error:
             return f"its pyautogui script cannot be read: {error}"
+        if any(one.parameters.get("keys") == ["ctrl", "alt", "t"] for one in actions):
+            return "the shortcut ctrl+alt+t of Ubuntu opens no terminal here"
         return None
     if isinstance(command, list) and any("pyautogui" in one for one in command):
         return "its script does more than pyautogui calls with literal arguments"
-    missing = missing_program(command)
-    return f"the program {missing!r} is not on the desktop" if missing else None
+    return None if _is_bridge(command) else command_refusal(command)
 
 
 def _refuse_open(parameters: Mapping[str, Any], sources: Sources) -> str | None:

@@ -10,7 +10,9 @@ import base64
 import ctypes
 import os
 import resource
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,7 +31,8 @@ START_SECONDS = 30.0
 WATCH_SECONDS = 0.1
 WRITTEN_AT = 1577880000
 """The time of every file that a task brings (noon of 1 January 2020): none may show now."""
-PR_SET_DUMPABLE = 4
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
+NOBODY = 65534
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
@@ -41,7 +44,9 @@ class RefusedError(Exception):
 class Helper:
     """Everything of one desktop."""
 
-    def __init__(self, width: int, height: int, memory_mb: int, processes: int) -> None:
+    def __init__(
+        self, requests: int, width: int, height: int, memory_mb: int, processes: int
+    ) -> None:
         os.makedirs(PRIVATE, exist_ok=True)
         os.makedirs("/tmp/.X11-unix", exist_ok=True)
         shutil.copytree(CODE + "/skeleton", os.environ["HOME"], dirs_exist_ok=True)
@@ -65,7 +70,7 @@ class Helper:
         receive(self._launcher_out)
         self.seconds = time.monotonic() - began
         self.ended = 0
-        threading.Thread(target=self._watch, args=(memory_mb << 20,), daemon=True).start()
+        threading.Thread(target=self._watch, args=(requests, memory_mb << 20), daemon=True).start()
 
     def _start(self, *argv: str, keep: tuple[int, ...] = ()) -> None:
         quiet = subprocess.DEVNULL
@@ -114,11 +119,16 @@ class Helper:
         self._launcher_in, self._launcher_out = launcher.stdin.fileno(), launcher.stdout.fileno()
         self.own.append(launcher)
 
-    def _watch(self, memory: int) -> None:
+    def _watch(self, requests: int, memory: int) -> None:
         """End the largest program of the policy when all together hold too much memory."""
         keep = {1, *(one.pid for one in self.own)}
+        orphaned = select.poll()
+        orphaned.register(requests, select.POLLRDHUP)
         while True:
             time.sleep(WATCH_SECONDS)
+            if orphaned.poll(0):
+                # The worker is gone. Whatever is being done, process 1 takes all others with it.
+                os._exit(0)
             held = {int(pid): anonymous(pid) for pid in os.listdir("/proc") if pid.isdigit()}
             if sum(held.values()) <= memory:
                 continue
@@ -264,27 +274,36 @@ def anonymous(pid: str) -> int:
     return 0
 
 
-def _own_processes() -> None:
-    """Mount /proc of this namespace, then give up the right to mount.
+def _enter(user: str) -> None:
+    """Mount /proc of this namespace, then give up every right.
 
     Not by bubblewrap: it covers parts of /proc, after which the kernel refuses one to a namespace
-    below.
+    below. `user` is "root" where this is the machine's root, who becomes nobody here.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID_NODEV_NOEXEC, None):
         raise OSError(ctypes.get_errno(), "mount /proc")
+    if user == "root":
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        # The kernel forgets it with the user.
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    for folder in (os.environ["HOME"], os.environ["XDG_RUNTIME_DIR"]):
+        os.mkdir(folder, 0o700)
+    os.chdir(os.environ["HOME"])
 
 
 def main() -> None:
     """Serve requests of standard input until it ends."""
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)
-    _own_processes()
+    _enter(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        helper = Helper(*map(int, sys.argv[1:5]))
+        helper = Helper(requests, *map(int, sys.argv[2:6]))
     except Exception as error:
         send(answers, {"failed": f"{type(error).__name__}: {error}"})
         return
@@ -293,7 +312,7 @@ def main() -> None:
         try:
             request = receive(requests)
         except EOFError:
-            return
+            os._exit(0)
         try:
             found = helper.answer(request)
         except FileNotFoundError as error:
