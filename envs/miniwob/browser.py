@@ -145,6 +145,7 @@ class BrowserPool:
         self._starting = asyncio.Lock()
         self._current: LiveBrowser | None = None
         self._releases = 0
+        self._process = os.getpid()
         self._closing: set[asyncio.Task[None]] = set()
         atexit.register(self.close)
 
@@ -255,14 +256,15 @@ class BrowserPool:
         session = await context.new_cdp_session(page)
         slot = Slot(live, context, page, session)
         context.on("page", lambda popup: self._spawn(popup.close()))
-        # Only the page of the episode may be loaded: an address or a link leads nowhere.
+        # Only the page of the episode and upstream's pictures are loaded: an address leads nowhere.
         # What a page's style asks for comes late, and is waited for before a picture is taken.
         page.on("request", lambda request: slot.loading.add(request))
         page.on("requestfinished", lambda request: slot.loading.discard(request))
         page.on("requestfailed", lambda request: slot.loading.discard(request))
         session.on("Fetch.requestPaused", lambda event: self._spawn(_guard(slot, event)))
-        document = {"urlPattern": "*", "resourceType": "Document"}
-        await session.send("Fetch.enable", {"patterns": [document]})
+        kinds = ("Document", "Image", "Media")
+        patterns = [{"urlPattern": "*", "resourceType": kind} for kind in kinds]
+        await session.send("Fetch.enable", {"patterns": patterns})
         return slot
 
     def _spawn(self, work: Awaitable[object]) -> None:
@@ -273,7 +275,8 @@ class BrowserPool:
     def close(self) -> None:
         """End the browser and the thread; may be called twice."""
         atexit.unregister(self.close)
-        if self._loop.is_closed():
+        # A forked child has the pool's memory, but neither its thread nor its browser.
+        if self._loop.is_closed() or self._process != os.getpid():
             return
         ending = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
         with contextlib.suppress(TimeoutError):
@@ -351,11 +354,13 @@ async def _launched(settings: BrowserSettings) -> LiveBrowser:
 
 
 async def _guard(slot: Slot, event: dict[str, object]) -> None:
-    """Answer a request for a document: the episode's own page, and nothing else."""
+    """Answer a request: the episode's own page, pictures from the folder around it, no more."""
     request = event["request"]
     assert isinstance(request, dict)
-    number = {"requestId": event["requestId"]}
-    if request["url"] == slot.address:
+    number, url = {"requestId": event["requestId"]}, str(request["url"])
+    folder = slot.address.rsplit("/", 2)[0] + "/"
+    pictured = event["resourceType"] == "Image" and url.startswith(folder) and "/.." not in url
+    if pictured or url == slot.address:
         await slot.session.send("Fetch.continueRequest", number)
     else:
         await slot.session.send("Fetch.failRequest", number | {"errorReason": "Aborted"})

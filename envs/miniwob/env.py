@@ -135,6 +135,7 @@ class MiniWobEnv(Env):
         self._session, self._turn = session, 0
         # An env that nobody closes gives its page back, too.
         self._abandoned = weakref.finalize(self, pool.post, functools.partial(_give_back, session))
+        self._abandoned.atexit = False
 
         async def start() -> tuple[str, _Shown]:
             opening = await session.open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import shutil
@@ -210,6 +211,9 @@ async def test_nothing_that_is_typed_becomes_a_script(env):
     )
 
 
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
 class Listener(BaseHTTPRequestHandler):
     """Writes down that somebody came."""
 
@@ -224,7 +228,9 @@ class Listener(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-async def test_links_and_addresses_lead_nowhere(env):
+async def test_links_and_addresses_lead_nowhere(env, tmp_path):
+    shown = tmp_path / "secret.png"
+    shown.write_bytes(base64.b64decode(PIXEL))
     server = HTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
@@ -234,13 +240,17 @@ async def test_links_and_addresses_lead_nowhere(env):
     for target in (address, "file:///etc/passwd", "click-test.html", "data:text/html,x"):
         for extra in ("", " target=_blank"):
             link = f"<a href='{target}'{extra}>go</a><img src='{address}i'>"
-            shown = (await env.step(f"type({json.dumps(link + chr(10))})")).observation[0].text
-            found = [node for node in pages_of([shown])[-1] if node.tag == "a"][-1]
+            page = (await env.step(f"type({json.dumps(link + chr(10))})")).observation[0].text
+            found = [node for node in pages_of([page])[-1] if node.tag == "a"][-1]
             await env.step(f"click({found.ref})")
             if env._turn > 16:
                 text = await start(env, "terminal", 1)
                 await env.step(f"click({ref(text, id='terminal')})")
     assert await inside(env, "() => location.href") == before
+    pictures = f"<img class=seen src='{shown.as_uri()}'><video class=seen src='{shown.as_uri()}'>"
+    await env.step(f"type({json.dumps(pictures + chr(10))})")
+    sizes = "() => [...document.querySelectorAll('.seen')].map(one => one.naturalWidth || 0)"
+    assert await inside(env, sizes) == [0, 0]
     assert len(env._session._slot.context.pages) == 1
     server.shutdown()
     assert Listener.came == []
