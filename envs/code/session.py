@@ -27,7 +27,7 @@ from .chains import REDUCTIONS, Chain, Split, chains, compositions, list_names, 
 
 _SANDBOX = BubblewrapSettings()
 _TASKS: Mapping[str, int] = {"train": 1024, "eval": 300}
-_SLIP = 0.25
+_SLIP = 0.4
 """The chance that the scripted expert takes another reduction than the one asked for."""
 _QUEUE_SECONDS = 60.0
 
@@ -161,7 +161,7 @@ class SessionEnv(ToolEnv):
         return self.call_format.answer(shown[-1] if shown else "unknown")
 
     def demonstrations(self, *, seed: int) -> Iterator[Demonstration]:
-        """Episodes of an expert that takes a wrong reduction one time in four (`_SLIP`).
+        """Episodes of an expert that takes a wrong reduction two times in five (`_SLIP`).
 
         So imitation teaches to work in the session and to copy names and results; which
         reduction each word means is sharpened by reward.

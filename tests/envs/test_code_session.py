@@ -90,14 +90,14 @@ def test_demonstrations_are_of_training_and_repeat_themselves() -> None:
         assert nothing == ()
 
 
-def test_the_expert_slips_about_one_time_in_four() -> None:
+def test_the_expert_slips_about_two_times_in_five() -> None:
     words = {word: name for name, word in REDUCTIONS.items()}
     right = wrong = 0
     for one in islice(SessionEnv().demonstrations(seed=0), 2000):
         asked = words[one.prompt[0].text.split(" of ")[0].rsplit(" ", 1)[1]]
         done = one.turns[0][0].removeprefix("<python>a = ").split("(")[0]
         right, wrong = right + (asked == done), wrong + (asked != done)
-    assert 0.2 < wrong / (right + wrong) < 0.3
+    assert 0.36 < wrong / (right + wrong) < 0.44
 
 
 def test_sessions_fork_as_their_sandbox_does() -> None:
