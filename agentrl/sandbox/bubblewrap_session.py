@@ -20,6 +20,7 @@ from agentrl.sandbox.outcome import allowance, outcome_of, status_of
 from agentrl.sandbox.output import Output, stdin_file
 
 _GRACE = 8.0
+_TOLD_EVERY = 0.25
 _QUICK = 0.02
 """Seconds after which a run's use of the machine is watched; most have ended by then."""
 
@@ -40,6 +41,7 @@ class BubblewrapSession(Session):
         self._why = ""
         self._ending: asyncio.Future[dict[str, Any] | Reply] | None = None
         self._program = 0
+        self._ran = 0.0
         self._early: dict[str, Any] | None = None
 
     @classmethod
@@ -194,6 +196,9 @@ class BubblewrapSession(Session):
                     output.stop()
                 if seconds >= _QUICK:
                     self._control.tell("unwatch")
+                    self._ran = 0.0
+                else:
+                    self._count(seconds)
         except BaseException:
             self._abandon()
             raise
@@ -294,6 +299,13 @@ class BubblewrapSession(Session):
                 twin._pid = there.value
         except (TimeoutError, OSError) as error:
             raise EnvError(f"a sandbox session could not be forked: {error}") from error
+
+    def _count(self, seconds: float) -> None:
+        """Say from time to time how long quick runs took, lest they count as background work."""
+        self._ran += seconds
+        if self._ran > _TOLD_EVERY:
+            self._control.tell("ran", {"seconds": self._ran})
+            self._ran = 0.0
 
     def _watch(self, line: Line, limits: Limits) -> None:
         """The run is not a quick one: mind what it writes and uses."""

@@ -354,6 +354,24 @@ async def test_a_session_that_floods_its_channel_is_ended_for_it(sandbox):
     assert result.stdout == "1\n"
 
 
+@pytest.mark.slow
+async def test_threads_that_spin_between_runs_are_ended_and_quick_runs_are_not():
+    limits = LIMITS.model_copy(update={"cpu_seconds": 0.3})
+    sandbox = BubblewrapSandbox(BubblewrapSettings(limits=limits, preload=()))
+    busy, quick = await sandbox.open(), await sandbox.open()
+    spin = (
+        "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin).start()"
+    )
+    await shown(busy, spin)
+    end = asyncio.get_running_loop().time() + 4.0
+    while asyncio.get_running_loop().time() < end:
+        result = await quick.execute("sum(range(20_000))")
+        assert result.status is RunStatus.OK and not result.restarted
+    after = await busy.execute("print('anew')")
+    assert (after.status, after.stdout, after.restarted) == (RunStatus.OK, "anew\n", True)
+    await sandbox.close()
+
+
 async def test_odd_names_and_arguments_are_refused_and_break_nothing(sandbox):
     session = await sandbox.open()
     for name in ("a\0b", "\ud800", "x" * 5000):

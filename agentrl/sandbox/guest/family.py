@@ -32,13 +32,12 @@ _OWN_SPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | k
 def enter(control: socket.socket) -> NoReturn:
     """Be the first process of a new process namespace, for the session or program of `control`."""
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # Signals that the zygote does not handle cannot end the first process of a namespace.
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_IGN)
     kernel.unshare(_OWN_SPACES)
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    kernel.raise_loopback()
     Family(control, wake).serve()
     os._exit(0)
 
@@ -234,7 +233,10 @@ class Family:
         member.watch = Watch(Allowance.of(frame.header), time.monotonic(), self._cpu(member))
 
     def _do_unwatch(self, member: Member, frame: wire.Frame) -> None:
-        member.watch = None
+        member.watch, member.idle_cpu, member.ran = None, None, 0.0
+
+    def _do_ran(self, member: Member, frame: wire.Frame) -> None:
+        member.ran += frame.header["seconds"]
 
     def _do_read(self, member: Member, frame: wire.Frame) -> tuple[dict[str, Any], list[bytes]]:
         return {}, [members.get_file(member.folder, frame.header["path"])]
@@ -315,7 +317,7 @@ class Family:
 
     def _ended(self, member: Member, pid: int, status: int) -> None:
         """Tell the host; of a stateless program with nothing left of it."""
-        clean, member.watch = False, None
+        clean, member.watch, member.idle_cpu, member.ran = False, None, None, 0.0
         if pid in member.programs:
             member.programs.discard(pid)
             if not member.interpreter:
@@ -325,6 +327,12 @@ class Family:
         code = os.waitstatus_to_exitcode(status)
         self._tell(member, {"ended": pid, "code": code, "why": member.why, "clean": clean})
         member.why = ""
+
+    def _spins(self, member: Member, cpu: float) -> bool:
+        """Whether threads or programs in the background used more than a run may."""
+        if member.idle_cpu is None:
+            member.idle_cpu = cpu
+        return cpu - member.idle_cpu > member.limits.cpu + 4 * member.ran
 
     def _compare(self, now: float) -> None:
         """End what passes a limit; what runs between the calls is held to the memory limit."""
@@ -340,6 +348,8 @@ class Family:
                     member.why = "cpu"
                 elif now - watch.started > limits.wall:
                     member.why = "wall"
+            elif self._spins(member, cpu_seconds(pids)):
+                member.why = "cpu"
             if (
                 not member.why
                 and memory_bytes(pids, enough=limits.memory * MIB) > limits.memory * MIB

@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import kernel
+from . import kernel, wire
 
 REQUEST = struct.Struct("<BII")
 """What to do, its number, and the bytes that follow."""
@@ -203,7 +203,7 @@ class LiveInterpreter:
     def _receive(self, size: int) -> tuple[bytes, list[int]]:
         data, descriptors = b"", []
         while len(data) < size:
-            part, passed, _, _ = socket.recv_fds(self._channel, size - len(data), 4)
+            part, passed = wire.take(self._channel, size - len(data))
             descriptors += passed
             if not part:
                 raise EOFError

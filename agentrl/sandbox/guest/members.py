@@ -9,6 +9,10 @@ import os
 import signal
 import socket
 import stat
+
+# The function below `signal.signal`, without its enumerations, whose pages a fork would copy.
+from _signal import SIG_DFL  # type: ignore[import-not-found]
+from _signal import signal as set_signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -24,7 +28,6 @@ FOLDERS = (WORK, "/home/.tmp", "/home/.shm")
 SPARE_PROCESSES = 128
 """Room in a family's count of processes for the interpreters of its other members."""
 _UID = 1000
-_RESET = (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 _FILTERS = {branch: filters.guest_filter(may_branch=branch) for branch in (False, True)}
 
 
@@ -41,6 +44,10 @@ class Member:
     folder: int = -1
     mount_id: int = 0
     watch: Watch | None = None
+    idle_cpu: float | None = None
+    """Processor time at the first look since a run that was watched."""
+    ran: float = 0.0
+    """Seconds of quick runs, which are not watched, since then."""
     why: str = ""
 
     def close(self) -> None:
@@ -183,8 +190,7 @@ def _child(
     done = descriptors[-1]
     try:
         signal.set_wakeup_fd(-1)
-        for number in _RESET:
-            signal.signal(number, signal.SIG_DFL)
+        set_signal(signal.SIGCHLD, SIG_DFL)
         enter()
         _take(descriptors)
         done = len(descriptors) - 1
@@ -236,8 +242,8 @@ def prepare_command(allowed: Allowance, members: int) -> None:
     """Limit this process to another program's rights."""
     _restrict_member(allowed, members)
     give_up_rights(may_branch=False)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        set_signal(number, SIG_DFL)
 
 
 def run_command(argv: Sequence[str]) -> NoReturn:
@@ -260,9 +266,7 @@ def _restrict_member(allowed: Allowance, members: int) -> None:
 
 
 def _python_signals() -> None:
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    set_signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write(path: str, text: str) -> None:

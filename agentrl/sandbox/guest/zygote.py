@@ -82,6 +82,7 @@ def serve(control: socket.socket, preload: list[str]) -> NoReturn:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     control.sendall(b"+")
     poll = select.poll()
@@ -123,7 +124,7 @@ def _make_streams() -> None:
 
 def _next(control: socket.socket, own: int, pipes: tuple[int, int]) -> None:
     try:
-        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        _, descriptors = wire.take(control, 1)
     except OSError:
         descriptors = []
     if not descriptors:
