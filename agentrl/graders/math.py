@@ -51,9 +51,11 @@ _REMEMBERED = 10_000
 _SYMBOLIC_CHARS = 600
 _HEAVY = re.compile(
     r"\\(?:sum|prod|int|iint|oint|lim|limsup|liminf|gcd|lcm|min|max|det|deg|begin|bmod|pmod|mod"
-    r"|equiv|setminus|cap|operatorname|sup|inf|partial|nabla|log|prime|overline|dots|ldots)"
+    r"|equiv|setminus|cap|operatorname|sup|inf|partial|nabla|log|prime)"
     r"(?![a-zA-Z])"
 )
+_NO_CHAIN = re.compile(r"[<>,;]|\\(?:le|ge|ne|in|begin|text)(?![a-zA-Z])")
+_PROSE = re.compile(r"(?<![\\a-zA-Z])[a-z]{3,}(?![a-zA-Z])")
 _CHOICE = re.compile(r"\(?([A-J])\)?")
 _CHOSEN = re.compile(
     r"(?:the\s+)?(?:option|choice|answer)?\s*(?:is)?\s*[(\[]?([A-Ja-j])(?:[)\]]|[.:]|\s|$).*",
@@ -261,6 +263,10 @@ def _readings(said: str, *, thousands: bool) -> tuple[_Reading, ...]:
             found.append(_Reading(_value(text, thousands), its_unit))
         except (UnreadableError, ZeroDivisionError):
             continue
+    steps, equals, last = said.rpartition("=")
+    if not found and equals and not _NO_CHAIN.search(steps):
+        # What a chain of steps comes to, though not all of them can be read.
+        return _readings(last.strip(), thousands=thousands)
     return tuple(found)
 
 
@@ -312,7 +318,7 @@ def _verdict(answer: str, gold: Gold, prepared: _Prepared) -> bool | None:
                     return True
             except UndecidedError:
                 undecided = True
-        if not readings and _HEAVY.search(said):
+        if not readings and _HEAVY.search(said) and len(_PROSE.findall(said)) < 4:
             undecided = True
         if "," not in said:
             break

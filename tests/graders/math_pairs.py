@@ -152,6 +152,8 @@ PAIRS: Final[dict[str, list[tuple[str | Gold, str, bool]]]] = {
         ("x = 5", "5", True),
         ("x = 5", "y = 5", False),
         ("5", "2 + 3 = 5", True),
+        ("5050", r"\sum_{k=1}^{100} k = \frac{100 \cdot 101}{2} = 5050", True),
+        ("5050", r"\sum_{k=1}^{100} k = 5051", False),
         ("f(x) = 2x", "2x", True),
         ("f(x) = 2x", "f(t) = 2t", True),
         ("f(x) = 2x", "f(x) = x^2", False),
@@ -205,6 +207,7 @@ PAIRS: Final[dict[str, list[tuple[str | Gold, str, bool]]]] = {
         ("5050", r"\sum_{k=1}^{100} k", True),
         ("5051", r"\sum_{k=1}^{100} k", False),
         (r"\frac{\pi^2}{6}", r"\sum_{n=1}^{\infty} \frac{1}{n^2}", True),
+        ("1", r"\lim_{x \to 0} \frac{\sin x}{x}", True),
     ],
     "hostile": [
         ("5", "9^{9^{9^{9}}}", False),
