@@ -103,8 +103,10 @@ class ShellEnv(ToolEnv):
         files = {f"{FOLDER}/{path}": text.encode() for path, text in task.data["files"].items()}
         session = await shared(self.sandbox).open(files)
         self._shell = Shell(session)
-        for command in (f"mkdir -p {FOLDER}", *task.data["setup"], _STAMP):
-            await _prepare(session, command, task, inside=command != f"mkdir -p {FOLDER}")
+        if not files:
+            await session.run(["mkdir", FOLDER])
+        for command in (*task.data["setup"], _STAMP):
+            await _prepare(session, command, task)
 
     def prompt(self, task: Task) -> str:
         """The instruction, and how to end."""
@@ -161,9 +163,9 @@ def _how_to_end(check: Check) -> str:
     return "When you know the answer, give it, and nothing else."
 
 
-async def _prepare(session: Session, command: str, task: Task, *, inside: bool) -> None:
-    where = ["env", "-C", FOLDER] if inside else []
-    done = await session.run([*where, "bash", "--noprofile", "--norc", "-c", command])
+async def _prepare(session: Session, command: str, task: Task) -> None:
+    argv = ["env", "-C", FOLDER, "bash", "--noprofile", "--norc", "-c", command]
+    done = await session.run(argv)
     if done.status is not RunStatus.OK:
         raise EnvError(
             f"task {task.id!r}: its setup command {command!r} failed ({done.status}, exit code "

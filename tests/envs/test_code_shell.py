@@ -279,7 +279,7 @@ async def test_a_program_that_dawdles_in_every_run_fails_the_check_in_time(monke
     started = time.perf_counter()
     result, _ = await episode(COMPUTE, sh(slow), DONE)
     assert result.reward == 0.0
-    assert time.perf_counter() - started < 6
+    assert time.perf_counter() - started < 20
 
 
 @pytest.mark.slow
