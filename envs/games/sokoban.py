@@ -18,6 +18,7 @@ from .sokoban_solver import is_dead, solve
 Symbols: TypeAlias = Literal["ragen", "xsb"]
 RewardStyle: TypeAlias = Literal["dense", "binary"]
 
+_STATE = "State:\n"
 _WORDS = {"U": "Up", "D": "Down", "L": "Left", "R": "Right"}
 # XSB's wall, floor, target, box, box on target, player and player on target, in this order.
 _XSB = "# .$*@+"
@@ -52,7 +53,8 @@ class SokobanEnv(MoveGame):
     `eval_levels`: files of levels, as rows with `grid` in XSB and optionally `solution`, or
     Boxoban's text files (Apache-2.0, github.com/google-deepmind/boxoban-levels).
     Gold: the row's solution, else one with the fewest pushes, searched among at most
-    `solver_states` positions; a level without either has no gold actions.
+    `solver_states` positions; a level without either has no gold actions. Off its way the expert
+    searches from the grid it is shown.
     """
 
     moves = tuple(_WORDS.values())
@@ -97,6 +99,7 @@ class SokobanEnv(MoveGame):
         self.end_on_deadlock = end_on_deadlock
         self.solver_states = solver_states
         self._drawn = str.maketrans(_XSB, _STYLES[symbols])
+        self._read = str.maketrans(_STYLES[symbols], _XSB)
         self._legend = ", ".join(
             f"{symbol!r} {meaning}"
             for symbol, meaning in zip(_STYLES[symbols], _MEANINGS, strict=True)
@@ -154,7 +157,7 @@ class SokobanEnv(MoveGame):
             end = "\nSolved: every target holds a box."
         elif self._lost:
             end = "\nLost: the boxes cannot all reach targets any more."
-        return f"State:\n{self.state().translate(self._drawn)}{end}"
+        return f"{_STATE}{self.state().translate(self._drawn)}{end}"
 
     def state(self) -> str:
         """The grid in XSB."""
@@ -171,11 +174,35 @@ class SokobanEnv(MoveGame):
 
     def gold_action(self, task: Task, turn: int) -> str | None:
         """The next moves of the level's solution, or None where there is none."""
-        letters = task.data["solution"]
-        if not letters:
-            level = read_level(task.data["grid"], f"task {task.id!r}")
-            letters = solve(level, max_states=self.solver_states).moves or ""
+        letters = task.data["solution"] or self._solved(task.data["grid"])
         return self.gold_chunk([_WORDS[one] for one in letters], turn)
+
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str | None:
+        """The next moves of a solution from the grid that was shown last, or None.
+
+        On the way of the row's solution it goes on with it; off it, it searches anew.
+        """
+        grid = self._shown_last(task, seen)
+        if grid is None:
+            return None
+        ahead = _ahead(task.data["grid"], task.data["solution"])
+        letters = ahead.get(grid) or self._solved(grid)
+        return self.gold_chunk([_WORDS[one] for one in letters], 0)
+
+    def _solved(self, grid: str) -> str:
+        return solve(read_level(grid), max_states=self.solver_states).moves or ""
+
+    def _shown_last(self, task: Task, seen: Sequence[str]) -> str | None:
+        """The last grid in `seen`, in XSB."""
+        level = read_level(task.data["grid"])
+        for text in reversed(seen):
+            _, mark, after = text.rpartition(_STATE)
+            if mark:
+                # A chat template may write on behind the grid, or trim it.
+                rows = after.split("\n")[: level.height]
+                cells = (row[: level.width].ljust(level.width) for row in rows)
+                return "\n".join(cells).translate(self._read)
+        return None
 
     def _earned(self, before: int, *, solved: bool) -> Mapping[str, float]:
         if self.reward == "binary":
@@ -214,3 +241,14 @@ def _read(path: str) -> Sequence[LevelRow]:
 def _levels(path: str, size: int, changed: int) -> Sequence[LevelRow]:
     # `size` and `changed` make a file that is written anew be read anew.
     return read_levels(path)
+
+
+@lru_cache(maxsize=256)
+def _ahead(grid: str, solution: str) -> Mapping[str, str]:
+    """Each grid on the way of `solution` -> the moves that are left there."""
+    level = read_level(grid)
+    position, found = level.start, {}
+    for number, letter in enumerate(solution):
+        found[level.write(position)] = solution[number:]
+        position = level.move(position, letter).position
+    return found

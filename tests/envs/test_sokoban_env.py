@@ -189,6 +189,24 @@ async def test_made_levels_keep_the_contract_and_their_gold_actions_fit_the_turn
     await check(reward="binary", tag="action", invalid_reward=-0.1, max_moves=12)
 
 
+@pytest.mark.parametrize("symbols", ["ragen", "xsb"])
+def test_the_expert_follows_the_stored_solution_and_finds_back_to_one(symbols) -> None:
+    env = make_env("games/sokoban", symbols=symbols, actions_per_turn=3)
+    room = "#######\n#     #\n#@ $ .#\n#     #\n#######"
+    one = task(room, "UURDRR" + "R")  # a detour that the solver would not take
+    (first,) = env._reset(one, 0)
+    assert env.expert_action(one, [first.text]) == "<answer>Up || Up || Right</answer>"
+    start = f"<|im_start|>user\n{first.text}<|im_end|>\n"
+    assert env.expert_action(one, [start]) == "<answer>Up || Up || Right</answer>"
+    strayed = env._step("<answer>Down || Down || Right</answer>").observation[0].text
+    found = env.expert_action(one, [first.text, strayed])
+    while not env._over:
+        result = env._step(found)
+        found = env.expert_action(one, [result.observation[0].text])
+    assert result.info.metrics["solved"] == 1.0
+    assert env.expert_action(one, ["nothing to see"]) is None
+
+
 def test_demonstrations_are_solved_episodes() -> None:
     env = make_env("games/sokoban", train_tasks=4)
     tasks = {env._reset(one, 0): one for one in env.tasks("train")}
