@@ -61,6 +61,7 @@ _RELEASES_PER_MEASUREMENT = 16
 _START_SECONDS = 60.0
 _IDLE_SECONDS = 120.0
 _CLOSE_SECONDS = 10.0
+_PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +103,21 @@ class LiveBrowser:
     used: int = 0
     leased: int = 0
     worn: bool = False
+    lost: bool = False
     idle: list[Slot] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
-        """Whether the driver still speaks with the browser."""
-        return bool(self.browser.is_connected())
+        """Whether the browser answered when it was last asked."""
+        return bool(self.browser.is_connected()) and not self.lost
+
+    async def probe(self) -> None:
+        """Ask the browser something; the library does not notice a driver that is gone."""
+        try:
+            await asyncio.wait_for(self.session.send("Browser.getVersion"), _PROBE_SECONDS)
+        except Exception as error:
+            log.debug("a browser is given up: %r", error)
+            self.lost = True
 
     async def process_ids(self) -> dict[str, list[int]]:
         """Process ids by kind ("browser", "renderer", "GPU", ...)."""
@@ -192,6 +202,7 @@ class BrowserPool:
                 slot = live.idle.pop() if live.idle else await self._opened(live)
             except BaseException:
                 live.leased -= 1
+                await live.probe()
                 raise
         except BaseException:
             self._pages.release()
@@ -204,6 +215,8 @@ class BrowserPool:
         live = slot.home
         live.leased -= 1
         self._pages.release()
+        if not healthy:
+            await live.probe()
         if healthy and live.alive and not live.worn and slot.episodes < _EPISODES_PER_PAGE:
             live.idle.append(slot)
         else:
@@ -212,7 +225,7 @@ class BrowserPool:
         if live.used >= self.settings.episodes:
             live.worn = True
         elif live.alive and self._releases % _RELEASES_PER_MEASUREMENT == 0:
-            live.worn = live.worn or await live.memory_mb() > self.settings.memory_mb
+            live.worn = live.worn or await self._is_large(live)
         if live.leased == 0 and (live.worn or not live.alive):
             self._retire(live)
         elif live.leased == 0:
@@ -230,6 +243,13 @@ class BrowserPool:
                     self._retire(live)
                 self._current = live = await _launched(self.settings)
             return live
+
+    async def _is_large(self, live: LiveBrowser) -> bool:
+        try:
+            return await live.memory_mb() > self.settings.memory_mb
+        except Exception as error:
+            log.debug("a browser that cannot be measured is replaced: %r", error)
+            return True
 
     def _retire(self, live: LiveBrowser) -> None:
         if self._current is live:
@@ -251,6 +271,13 @@ class BrowserPool:
             accept_downloads=False,
             service_workers="block",
         )
+        try:
+            return await self._slot(live, context)
+        except BaseException:
+            self._spawn(context.close())
+            raise
+
+    async def _slot(self, live: LiveBrowser, context: BrowserContext) -> Slot:
         await context.add_init_script(_page_script())
         page = await context.new_page()
         session = await context.new_cdp_session(page)
@@ -388,6 +415,11 @@ async def _bounded(
     except failure as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise EnvError(f"the browser failed: {first}") from error
+    except Exception as error:
+        # The library says with a bare one that its driver is gone.
+        if type(error) is not Exception:
+            raise
+        raise EnvError(f"the browser's driver failed: {error}") from error
 
 
 def _private_mb(pid: int) -> float:

@@ -70,8 +70,8 @@ class Session:
         the wait for a page while all of them are in use.
         """
         for attempt in range(_ATTEMPTS):
-            self._slot = await self._pool.lease(seconds=seconds)
             try:
+                self._slot = await self._pool.lease(seconds=seconds)
                 return await self._start(self._slot, address, seed)
             except BaseException as error:
                 await self.end(healthy=False)

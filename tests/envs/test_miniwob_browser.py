@@ -18,7 +18,7 @@ import pytest
 from agentrl.core.errors import EnvError
 from agentrl.core.types import Task
 from agentrl.envs.miniwob import MiniWobEnv
-from agentrl.envs.miniwob.browser import PROGRAMS, BrowserPool, LiveBrowser, shared_pool
+from agentrl.envs.miniwob.browser import PROGRAMS, BrowserPool, shared_pool
 
 pytestmark = [
     pytest.mark.slow,
@@ -55,15 +55,10 @@ async def processes(pool: BrowserPool) -> dict[str, list[int]]:
     return await pool.run(ask(), seconds=30)
 
 
-async def living(pool: BrowserPool) -> LiveBrowser:
-    return await pool.run(pool.browser(), seconds=30)
-
-
 async def renderer(env: MiniWobEnv) -> int:
     """The process id of the episode's page."""
-    pool, script = shared_pool(env.browser), "() => { window.busy = true }"
+    pool = shared_pool(env.browser)
     before = set((await processes(pool))["renderer"])
-    await pool.run(env._session._page.evaluate(script), seconds=10)
     # The one whose memory grows is the page's: nothing else tells which process is whose.
     grow = "() => { window.kept = new Uint8Array(96 << 20).fill(1) }"
     sizes = {pid: resident(pid) for pid in before}
@@ -83,6 +78,10 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def descendants(root: int) -> set[int]:
@@ -117,14 +116,15 @@ async def test_a_page_that_crashes_ends_its_own_episode_only():
     await other.close()
 
 
-async def test_a_browser_that_dies_is_replaced_by_the_next_reset():
+@pytest.mark.parametrize("victim", ["browser", "driver"])
+async def test_a_browser_that_dies_is_replaced_by_the_next_reset(victim):
     settings = {"deadline_seconds": 20.0, "max_pages": 4}
     one, other = MiniWobEnv(**settings), MiniWobEnv(**settings)
     await one.reset(CLICK, seed=0)
     await other.reset(CLICK, seed=0)
     pool = shared_pool(one.browser)
     (browser,) = (await processes(pool))["browser"]
-    os.kill(browser, signal.SIGKILL)
+    os.kill(browser if victim == "browser" else parent(browser), signal.SIGKILL)
     for env in (one, other):
         with pytest.raises(EnvError, match="the browser"):
             await env.step("wait()")

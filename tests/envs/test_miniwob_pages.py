@@ -211,7 +211,11 @@ async def test_nothing_that_is_typed_becomes_a_script(env):
     )
 
 
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+# One pixel.
+PIXEL = base64.b64decode(
+    b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    b"rkJggg=="
+)
 
 
 class Listener(BaseHTTPRequestHandler):
@@ -230,7 +234,7 @@ class Listener(BaseHTTPRequestHandler):
 
 async def test_links_and_addresses_lead_nowhere(env, tmp_path):
     shown = tmp_path / "secret.png"
-    shown.write_bytes(base64.b64decode(PIXEL))
+    shown.write_bytes(PIXEL)
     server = HTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
