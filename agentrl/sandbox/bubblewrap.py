@@ -16,7 +16,7 @@ from agentrl.sandbox.bubblewrap_session import BubblewrapSession
 from agentrl.sandbox.container import Container, start_container
 from agentrl.sandbox.control import Control
 from agentrl.sandbox.outcome import allowance, outcome_of
-from agentrl.sandbox.output import Output, stdin_file
+from agentrl.sandbox.output import Output, enough_descriptors, stdin_file, two_pipes
 from agentrl.sandbox.settings import BubblewrapSettings
 
 _GRACE = 8.0
@@ -32,7 +32,7 @@ class BubblewrapSandbox(Sandbox):
     process, network, IPC, host-name, user and mount namespaces, and its first process, which no
     program can signal or trace, to start, watch and end the rest. What programs can write is one
     file system of `disk_mb` in memory, a session's or program's own; they see the system and this
-    Python read only, no network but an interface that is down, no environment, and run as nobody,
+    Python read only, no network but a loopback of their own, no environment, and run as nobody,
     without capabilities, under a seccomp filter. When this process or the container ends, however
     it ends, the kernel ends all of it.
 
@@ -98,9 +98,10 @@ class BubblewrapSandbox(Sandbox):
         pool = self._here()
         await pool.slots.acquire()
         try:
-            return await BubblewrapSession.start(
-                await pool.container(), self.settings.limits, files or {}, pool.slots
-            )
+            with enough_descriptors():
+                return await BubblewrapSession.start(
+                    await pool.container(), self.settings.limits, files or {}, pool.slots
+                )
         except BaseException:
             pool.slots.release()
             raise
@@ -125,11 +126,13 @@ class BubblewrapSandbox(Sandbox):
     ) -> RunResult:
         pool = self._here()
         async with pool.slots:
-            runner = await pool.runner()
+            with enough_descriptors():
+                runner = await pool.runner()
             run = _Program(runner.control, limits or self.settings.limits)
             clean = False
             try:
-                result = await run.play(what, code, stdin, files)
+                with enough_descriptors():
+                    result = await run.play(what, code, stdin, files)
                 clean = run.clean
                 return result
             finally:
@@ -222,7 +225,7 @@ class _Program:
     ) -> RunResult:
         """Start it, wait for its end or its deadline, and say how it went."""
         loop = asyncio.get_running_loop()
-        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+        pipes = two_pipes()
         self._outputs = tuple(Output(read, on_flood=self._flood) for read, _ in pipes)
         given = [stdin_file(_encoded(stdin)), *(write for _, write in pipes)]
         try:

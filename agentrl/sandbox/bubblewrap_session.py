@@ -17,7 +17,7 @@ from agentrl.sandbox.control import Control
 from agentrl.sandbox.guest import interpreter as guest
 from agentrl.sandbox.line import Line, Reply
 from agentrl.sandbox.outcome import allowance, outcome_of, status_of
-from agentrl.sandbox.output import Output, stdin_file
+from agentrl.sandbox.output import Output, enough_descriptors, stdin_file, two_pipes
 
 _GRACE = 8.0
 _TOLD_EVERY = 0.25
@@ -84,8 +84,9 @@ class BubblewrapSession(Session):
             outputs: list[Output] = []
             given = [stdin_file(stdin.encode("utf-8", "surrogatepass"))]
             try:
-                for _ in range(2):
-                    read, write = os.pipe2(os.O_CLOEXEC)
+                with enough_descriptors():
+                    pipes = two_pipes()
+                for read, write in pipes:
                     given.append(write)
                     outputs.append(Output(read, on_flood=lambda: self._end("flood", program=True)))
                 return await self._command(list(argv), given, outputs, limits)
@@ -118,7 +119,8 @@ class BubblewrapSession(Session):
         twin = BubblewrapSession(self._limits, self._slots)
         try:
             async with self._busy:
-                await self._fork_into(await self._ready(), twin)
+                with enough_descriptors():
+                    await self._fork_into(await self._ready(), twin)
         except BaseException:
             twin._drop()
             self._slots.release()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from agentrl.sandbox.guest import interpreter as guest
-from agentrl.sandbox.output import Output
+from agentrl.sandbox.output import Output, two_pipes
 
 
 class Reply(NamedTuple):
@@ -28,7 +28,7 @@ class Line:
 
     def __init__(self, on_flood: Callable[[], None]) -> None:
         ours, theirs = socket.socketpair()
-        out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+        out, err = two_pipes()
         self.channel = ours
         self.channel.setblocking(False)
         self.outputs = tuple(Output(pipe[0], on_flood=on_flood) for pipe in (out, err))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from agentrl.core.errors import EnvError
 
 _CHUNK = 1 << 16
 _FLOOD_FACTOR, _FLOOD_LEAST = 64, 1 << 22
@@ -90,6 +93,31 @@ class Output:
             self.stop()
             self._on_flood()
         return bool(part)
+
+
+@contextlib.contextmanager
+def enough_descriptors() -> Iterator[None]:
+    """Raise `EnvError`, with what helps, where this process has too many files open."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise EnvError(
+            "this process has no file descriptor left for a sandbox (a session takes four): "
+            "raise the limit, `ulimit -n 65536`, or lower the sandbox's `sessions`"
+        ) from error
+
+
+def two_pipes() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Two pipes, each a read and a write end; none where there is not room for both."""
+    first = os.pipe2(os.O_CLOEXEC)
+    try:
+        return first, os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        for descriptor in first:
+            os.close(descriptor)
+        raise
 
 
 def stdin_file(text: bytes) -> int:

@@ -21,7 +21,7 @@ from agentrl.sandbox.base import Limits, RunResult, RunStatus, Sandbox, Session
 from agentrl.sandbox.guest import interpreter as guest
 from agentrl.sandbox.line import Line, Reply
 from agentrl.sandbox.outcome import allowance, outcome_of, status_of
-from agentrl.sandbox.output import Output, stdin_file
+from agentrl.sandbox.output import Output, stdin_file, two_pipes
 from agentrl.sandbox.settings import SubprocessSettings
 
 _ROOM = str(Path(__file__).parent)
@@ -283,7 +283,7 @@ async def _play(folder: _Folder, what: Sequence[str], stdin: str, limits: Limits
     """One process from start to end."""
     loop = asyncio.get_running_loop()
     killers: list[Callable[[str], None]] = []
-    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+    pipes = two_pipes()
     outputs = [Output(read, on_flood=lambda: killers[0]("flood")) for read, _ in pipes]
     given = (stdin_file(stdin.encode("utf-8", "surrogatepass")), pipes[0][1], pipes[1][1])
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -295,3 +296,42 @@ def test_it_works_for_an_ordinary_user():
         [*argv, sys.executable, "-c", ORDINARY], capture_output=True, text=True, cwd="/"
     )
     assert (done.stdout, done.returncode) == ("(1, 1000, [])\n2\n", 0), done.stderr
+
+
+async def test_a_worker_without_descriptors_is_told_what_to_raise(sandbox):
+    session = await sandbox.open()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    fill = []
+    try:
+        with pytest.raises(OSError):
+            while True:
+                fill.append(os.dup(0))
+        for call in (sandbox.open, session.fork):
+            with pytest.raises(EnvError, match="ulimit -n"):
+                await call()
+        with pytest.raises(EnvError, match="ulimit -n"):
+            await sandbox.run_python("1")
+        assert (await session.execute("1")).stdout == "1\n"
+    finally:
+        for descriptor in fill:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (await sandbox.run_python("print(1)")).stdout == "1\n"
+
+
+async def test_a_program_may_talk_to_itself_over_its_own_loopback(sandbox):
+    code = """
+import socket
+server = socket.socket()
+server.bind(("127.0.0.1", 8080))
+server.listen()
+client = socket.create_connection(("127.0.0.1", 8080))
+there = server.accept()[0]
+there.sendall(b"hello")
+there.close()
+print(client.recv(5))
+"""
+    for _ in range(2):
+        assert (await sandbox.run_python(code)).stdout == "b'hello'\n"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import resource
 import select
 import signal
@@ -321,7 +322,7 @@ class Family:
         if pid in member.programs:
             member.programs.discard(pid)
             if not member.interpreter:
-                clean = self._kill(member)
+                clean = self._kill(member) and _network_is_unused()
         else:
             member.interpreter = -1
         code = os.waitstatus_to_exitcode(status)
@@ -357,6 +358,16 @@ class Family:
                 member.why = "memory"
             if member.why:
                 self._kill(member, but=member.interpreter if watch and watch.program else 0)
+
+
+def _network_is_unused() -> bool:
+    """Whether no connection is left that would hold a port: some outlive their processes."""
+    said = b""
+    for name in ("sockstat", "sockstat6"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", "rb") as file:
+            said += file.read()
+    four = re.search(rb"^TCP: inuse 0 orphan \d+ tw 0 ", said, re.MULTILINE)
+    return four is not None and not re.search(rb"^TCP6: inuse [1-9]", said, re.MULTILINE)
 
 
 def _has_no_children() -> bool:
