@@ -31,6 +31,8 @@ from agentrl.envs.code.text import extract_code, feedback, question, whole_progr
         ("```python\ns = '<code>a</code>'\n```", "s = '<code>a</code>'\n"),
         ("<think>```python\na\n```</think>\n```python\nb\n```", "b\n"),
         ("<think>```python\na\n```</think> b = 1", " b = 1"),
+        ("<think>\n```python\na\n```\n", None),
+        ("```python\na\n```\n<think>\n```python\nb\n```\n", "a\n"),
         ("    return 1\n", "    return 1\n"),
         ("x = 1", "x = 1"),
         ("```python\nx = 1", None),
