@@ -53,9 +53,10 @@ class BubblewrapSandbox(Sandbox):
     What it does not protect against: a hole in the Linux kernel; use of processors, caches and
     memory bandwidth (timing of neighbours shows); reading what the machine's system folders and
     this Python's packages hold. Forks of one session are kept apart in memory limits and files,
-    but share a process namespace and a user: a program that means to can signal the processes of
-    its own session's forks, or keep a file of the moment of the fork open. Other families are out
-    of its sight. And a live interpreter reports its own end: what a session says of itself is the
+    but share their process and network namespaces and a user: a program that means to can signal
+    the processes of its own session's forks (not all at once), talk to them over loopback, take a
+    port that they want, or keep a file of the moment of the fork open. Other families are out of
+    its sight. And a live interpreter reports its own end: what a session says of itself is the
     word of the policy's program, so a grader must judge from outside, in a fresh run.
     """
 

@@ -108,6 +108,8 @@ async def start_container(preload: Sequence[str]) -> Container:
             pass_fds=(theirs.fileno(), *files.values()),
             env={},
             cwd="/",
+            # A key press that interrupts the worker must not end its sessions before it does.
+            start_new_session=True,
         )
         theirs.close()
         container = Container(process, ours)

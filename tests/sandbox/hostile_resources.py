@@ -60,6 +60,8 @@ except RuntimeError as error:
         MEMORY,
         ERROR,
         KILLED,
+        CPU,
+        WALL,
     ),
     attack(
         "memory bit by bit, and MemoryError is caught",
@@ -102,6 +104,8 @@ print("ESCAPED")
         MEMORY,
         ERROR,
         KILLED,
+        CPU,
+        WALL,
     ),
     attack(
         "shared mapping of memory",
@@ -202,6 +206,8 @@ while True:
         MEMORY,
         ERROR,
         KILLED,
+        CPU,
+        WALL,
     ),
     attack("endless output", "while True:\n    print('y' * 1000)", FLOOD, CPU, WALL, cut=True),
     attack(

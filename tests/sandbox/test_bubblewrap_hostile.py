@@ -144,3 +144,29 @@ async def test_every_hostile_program_is_contained(host, neighbours):
         "42 untouched\n",
         False,
     )
+
+
+async def test_every_hostile_program_leaves_its_session_usable(host, neighbours):
+    sandbox, session = neighbours
+    places = asyncio.Semaphore(3)
+    wrong: list[str] = []
+
+    async def play(case: Hostile) -> None:
+        async with places:
+            mine = await sandbox.open({"kept": b"kept"})
+            result = await asyncio.wait_for(mine.execute(program(case, host)), 30.0)
+            said = result.stdout + result.stderr
+            if "ESCAPED" in said or SECRET in said or case.says not in said:
+                wrong.append(f"{case.name}: {said[-400:]!r}")
+            if result.seconds > LIMITS.wall_seconds + 3.0:
+                wrong.append(f"{case.name}: took {result.seconds:.1f} s")
+            # A run may find the interpreter that the last one broke; the one after it may not.
+            again = [await mine.execute("print(1 + 1)") for _ in range(2)]
+            if again[1].stdout != "2\n" or (again[0].stdout != "2\n" and not again[0].restarted):
+                wrong.append(f"{case.name}: then {again}")
+            await mine.close()
+
+    await asyncio.gather(*(play(case) for case in HOSTILE))
+    assert not wrong, "\n".join(wrong)
+    assert host.canary.read_text() == SECRET
+    assert (await session.execute("mine, open('mine').read()")).stdout == "(42, 'untouched')\n"
