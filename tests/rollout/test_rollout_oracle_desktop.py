@@ -17,7 +17,7 @@ from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSe
 from agentrl.samplers import ChainSampler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "envs"))
-from desktop_processes import needs_desktop  # noqa: E402
+from desktop_processes import needs_desktop
 
 pytestmark = [pytest.mark.slow, pytest.mark.desktop, pytest.mark.bubblewrap, needs_desktop]
 COUNTS = {"train": 16, "eval": 10}
