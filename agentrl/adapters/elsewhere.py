@@ -96,7 +96,11 @@ class Elsewhere(ABC):
 
     async def open(self, connection: Connection) -> int:
         """The number of a new session on `connection`."""
-        return await open_session(self, connection, self._arguments())
+        try:
+            return await open_session(self, connection, self._arguments())
+        except EnvError as error:
+            await self.explain(error, connection)
+            raise
 
     async def unused(self) -> None:
         """End this event loop's connections that have no session."""
@@ -123,6 +127,14 @@ class Elsewhere(ABC):
     async def _hang_up(self, connection: Connection) -> None:
         connection.fail(f"{connection.name}: the connection was closed")
 
+    async def explain(self, error: EnvError, connection: Connection | None) -> None:
+        """Raise `error` with what became of the other side, where the connection to it ended."""
+        if connection is None or connection.alive:
+            return
+        why = await self.why_lost(connection)
+        if why not in str(error):
+            raise EnvError(f"{error}; {why}") from error
+
     async def why_lost(self, connection: Connection) -> str:
         """What became of the other side, in words for an error message."""
         return connection.reason
@@ -147,10 +159,8 @@ class EnvElsewhere(RemoteEnv):
         try:
             return await super().step(action)
         except EnvError as error:
-            if connection is None or connection.alive:
-                raise
-            why = await self._factory.why_lost(connection)
-            raise EnvError(f"{error}; {why}" if why not in str(error) else str(error)) from error
+            await self._factory.explain(error, connection)
+            raise
 
 
 def check_seconds(where: str, *seconds: float) -> None:

@@ -269,17 +269,24 @@ class RemoteEnv(Env):
 
     async def close(self) -> None:
         """End the session; a host that died has ended it already."""
-        connection, session = self._release()
-        if connection is not None and connection.alive:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             try:
-                seconds = self._factory.deadlines.close
-                await connection.call(
-                    "close", session, seconds=seconds, env_id=self._factory.env_id
-                )
-            except EnvError:
-                if connection.alive:
-                    raise
+                await self._end(connection)
+            finally:
+                # Counted until its answer is there: nobody hangs up before.
+                connection.sessions -= 1
         await self._factory.unused()
+
+    async def _end(self, connection: Connection) -> None:
+        if not connection.alive:
+            return
+        seconds, env_id = self._factory.deadlines.close, self._factory.env_id
+        try:
+            await connection.call("close", self._session, seconds=seconds, env_id=env_id)
+        except EnvError:
+            if connection.alive:
+                raise
 
     def _adopt(self, connection: Connection, session: int) -> None:
         connection.sessions += 1
