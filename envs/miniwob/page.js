@@ -301,7 +301,12 @@
     return String(window.getSelection());
   };
 
-  const look = () => ({nodes: ending === null ? nodes() : [], ending, elapsed});
+  async function look() {
+    // Styles ask for their pictures when the layout is computed, and the sizes hang on them.
+    void document.body.offsetHeight;
+    await null;
+    return {nodes: ending === null ? nodes() : [], ending, elapsed};
+  }
   const frames = () => new Promise(done => realFrame(() => realFrame(() => done())));
 
   Object.defineProperty(window, '__episode', {

@@ -96,7 +96,7 @@ def _nodes(text: str) -> Iterator[Node]:
     for line in text[text.rindex(PAGE) :].split("\n")[1:]:
         if match := _LINE.fullmatch(line):
             yield _node(match)
-        elif match := _TEXT_LINE.fullmatch(line):
+        elif match := _TEXT_LINE.match(line):
             depth = len(match["indent"])
             yield Node(ref=0, tag="", depth=depth, text=json.loads(match["text"]))
 
