@@ -182,10 +182,11 @@ class Use:
         return await self._run({"do": "execute"}, _encoded(code), limits)
 
     async def read(self, path: str) -> bytes:
-        """A file; `FileNotFoundError` where there is no regular one."""
+        """A file; `FileNotFoundError` where there is no regular one that can be read."""
         reply = await self._ask({"do": "read", "path": _checked(path)}, ())
         if "error" in reply.header:
-            raise FileNotFoundError(reply.header["error"], "no such file in the sandbox", path)
+            said = os.strerror(int(reply.header["error"]))
+            raise FileNotFoundError(errno.ENOENT, f"no file in the sandbox ({said})", path)
         return reply.blobs[0]
 
     async def write(self, files: Mapping[str, bytes]) -> None:

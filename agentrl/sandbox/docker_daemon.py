@@ -315,7 +315,11 @@ def owner() -> str:
 
 def is_orphan(label: str) -> bool:
     """Whether the owner is one that could be seen from here, and is not there."""
-    boot, namespace, pid, started, *_ = label.split(" ")
+    try:
+        boot, namespace, pid, started, _ = label.split(" ")
+    except ValueError:
+        # Not a label of ours, or not of this version.
+        return False
     return (boot, namespace) == (_boot(), _namespace()) and _started(int(pid)) != started
 
 

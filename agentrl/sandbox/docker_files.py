@@ -53,8 +53,12 @@ def read_file(path: str) -> bytes:
     with _opened_folder(folders, create=False) as folder:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file")
+            found, disk = os.fstat(fd), os.fstatvfs(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.ENOENT, "not a regular file")
+            if found.st_size > disk.f_blocks * disk.f_frsize:
+                # Mostly holes, which would fill the memory of this process with zeros.
+                raise OSError(errno.EFBIG, "larger than the disk")
             return file.read()
 
 

@@ -167,6 +167,7 @@ class Guest:
             process = started(argv, limits, stdin=subprocess.PIPE)
         except (OSError, ValueError) as error:
             return refused(argv[0], error)
+        self.exited.pop(process.pid, None)  # an earlier process had the same number
         assert process.stdin and process.stdout and process.stderr
         with process.stdin, process.stdout, process.stderr:
             streams = pulled(process, limits)
@@ -190,6 +191,7 @@ class Guest:
             self.forget()
         if self.interpreter is None:
             self.interpreter = new_interpreter(self.source, limits)
+            self.exited.pop(self.interpreter.process.pid, None)
         process, code_fd, done = self.interpreter
         usage = Usage()
         streams = pulled(process, limits)

@@ -160,12 +160,13 @@ async def test_an_image_with_volumes_is_refused(tmp_path):
 async def test_only_containers_of_dead_owners_are_swept(tmp_path):
     mine = owner()
     boot, namespace, pid, _ = mine.split()
-    dead = f"{boot} {namespace} {pid} 1"
-    elsewhere = f"{boot} pid:[1] {pid} 1"
-    listed = [
-        {"Id": name, "Labels": {"agentrl.owner": label}}
-        for name, label in (("a", mine), ("b", dead), ("c", elsewhere))
-    ]
+    labels = {
+        "a": f"{mine} x",
+        "b": f"{boot} {namespace} {pid} 1 x",
+        "c": f"{boot} pid:[1] {pid} 1 x",
+        "d": "somebody else's",
+    }
+    listed = [{"Id": id_, "Labels": {"agentrl.owner": label}} for id_, label in labels.items()]
     answers = {
         "version": VERSION,
         "images": (200, {"Config": {}}),
@@ -184,12 +185,12 @@ def test_an_owner_is_gone_when_its_pid_is_free_or_another_process_has_it():
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    assert not is_orphan(f"{boot} {namespace} {pid} {started}")
-    assert is_orphan(f"{boot} {namespace} {pid} {int(started) + 1}")
-    assert is_orphan(f"{boot} {namespace} {child} {started}")
+    assert not is_orphan(f"{boot} {namespace} {pid} {started} x")
+    assert is_orphan(f"{boot} {namespace} {pid} {int(started) + 1} x")
+    assert is_orphan(f"{boot} {namespace} {child} {started} x")
     # Owners of another machine, an earlier boot or another namespace cannot be judged from here.
-    assert not is_orphan(f"other {namespace} {child} {started}")
-    assert not is_orphan(f"{boot} pid:[1] {child} {started}")
+    assert not is_orphan(f"other {namespace} {child} {started} x")
+    assert not is_orphan(f"{boot} pid:[1] {child} {started} x")
 
 
 def test_the_shape_of_a_container_is_what_it_keeps_for_life():

@@ -278,9 +278,12 @@ async def test_a_run_that_kills_the_interpreter_says_so(sandbox):
 async def test_files_go_through_no_link_and_to_no_device(sandbox):
     session = await sandbox.open()
     try:
-        make = "ln -s /etc out; ln -s /etc/passwd p; mkfifo pipe; ln -s here there; echo 1 >here"
+        make = (
+            "ln -s /etc out; ln -s /etc/passwd p; mkfifo pipe; ln -s here there; echo 1 >here; "
+            "truncate -s 1T holes"
+        )
         await session.run(["sh", "-c", make])
-        for path in ("out/passwd", "p", "pipe", "missing", "there"):
+        for path in ("out/passwd", "p", "pipe", "missing", "there", "holes"):
             with pytest.raises(FileNotFoundError):
                 await session.read(path)
         for path in ("out/new", "p", "there", "pipe"):
@@ -421,7 +424,7 @@ async def test_orphans_that_never_started_are_removed_by_the_next_sandbox():
     need_docker()
     boot, namespace, pid, _ = owner().split()
     (orphan,) = docker(
-        "create", "--label", f"{LABEL}={boot} {namespace} {pid} 1", "agentrl-test:latest", "true"
+        "create", "--label", f"{LABEL}={boot} {namespace} {pid} 1 x", "agentrl-test:latest", "true"
     )
     sandbox = DockerSandbox(settings())
     await sandbox.run_python("1")
