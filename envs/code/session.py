@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 from agentrl.core.env import Demonstration, Forkable, Observation, StepResult
-from agentrl.core.errors import RecipeError, ToolError
+from agentrl.core.errors import EnvError, RecipeError, ToolError
 from agentrl.core.formats import FormatName
 from agentrl.core.tool import Tool
 from agentrl.core.tool_env import ToolEnv
@@ -135,7 +135,9 @@ class SessionEnv(ToolEnv):
         await self.close()
         self._session = await shared(self.sandbox).open()
         lists = "\n".join(f"{name} = {numbers}" for name, numbers in task.data["lists"].items())
-        await self._session.execute(lists)
+        result = await self._session.execute(lists)
+        if result.status is not RunStatus.OK:
+            raise EnvError(f"task {task.id!r}: its lists cannot be loaded: {_told(result)}")
 
     def prompt(self, task: Task) -> str:
         """The question."""
