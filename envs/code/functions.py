@@ -35,7 +35,7 @@ class FunctionsEnv(Env):
     """Write a Python function or a program; hidden tests decide.
 
     Observation: the problem and its visible tests; after an attempt that fails one of them, which
-    ones, what they gave and the traceback, in at most `max_feedback_chars` characters.
+    ones, what they gave and the traceback, in about `max_feedback_chars` characters.
     Action: text whose last closed code block (```python, or in `<code>` tags) is the program;
     without any block the whole text is. HumanEval's prompts may also be continued.
     Reward: `hidden`, once, for the last attempt: 1.0 where it passes all hidden tests, else 0.0

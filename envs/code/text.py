@@ -24,8 +24,8 @@ NO_CODE = "No code was found: write it in one ```python block that is closed."
 def extract_code(text: str) -> str | None:
     """The last closed block of an answer: fenced, or in `<code>`, `<python>` or `<answer>` tags.
 
-    Nothing inside a thought counts, closed or not. An answer without any such mark is code as it stands; None
-    where it is empty, or where its only block is not closed.
+    Nothing inside a thought counts, closed or not. An answer without any such mark is code as it
+    stands; None where it is empty, or where its only block is not closed.
     """
     text = text.rpartition("</think>")[2].partition("<think>")[0]
     fence, tagged = _last_fence(text), _last_tagged(text)
