@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from agentrl.core.errors import SetupError
-from agentrl.graders.math_tree import INDEX_LETTERS, Node
+from agentrl.graders.math_tree import Node
 
 MAX_BITS: Final = 20_000
 """Numbers of more bits are not computed exactly."""
@@ -26,6 +26,7 @@ MAX_LOG2: Final = 2.0**24
 PRIME: Final = 2**61 - 31
 """A prime that is 1 modulo 4, so that -1 has a root: `i` is one of its residues."""
 
+_INDEX_LETTERS = frozenset("nmkNMKijl")
 _DIGITS = 40
 _MAX_DIGITS = 400
 _POINTS = 8
@@ -302,7 +303,7 @@ def constant(node: Node) -> Any:
 
 def _same_at_points(gold: Node, other: Node, relative: float) -> bool:
     names = sorted(symbols(gold) | symbols(other))
-    whole = all(name[0] in INDEX_LETTERS for name in names) or _wants_whole(gold, other)
+    whole = all(name[0] in _INDEX_LETTERS for name in names) or _wants_whole(gold, other)
     agreed = 0
     context = _context(30)
     for number in range(_POINTS):

@@ -72,7 +72,6 @@ _PRODUCT = ("*", "\\cdot", "\\times", "\\ast")
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|"}
 _SEPARATORS = (",", ";", "and", "or")
 _CALLED = frozenset("fghpFGP")
-INDEX_LETTERS = frozenset("nmkNMKijl")
 
 
 def parse(text: str, *, thousands: bool = True, signs: int = 0) -> Value:
@@ -202,12 +201,7 @@ class _Reader:
         value = self.product()
         if not any_sign:
             return value
-        inner = scalar(value)
-        if sign > 0:
-            return inner
-        if inner[0] in ("n", "d"):
-            return (inner[0], -inner[1])
-        return ("*", ("n", Fraction(-1)), inner)
+        return _negated(scalar(value), "+" if sign > 0 else "-")
 
     def product(self) -> Value:
         result = self.power()
@@ -254,8 +248,7 @@ class _Reader:
     def exponent(self) -> Value:
         if self.now in ("-", "+"):
             sign = self.take().text
-            inner = scalar(self.exponent())
-            return inner if sign == "+" else ("*", ("n", Fraction(-1)), inner)
+            return _negated(scalar(self.exponent()), sign)
         base = self.atom()
         return ("^", scalar(base), scalar(self.exponent())) if self.accept("^") else base
 
@@ -440,10 +433,7 @@ class _Reader:
             elif self.accept("^"):
                 exponent = scalar(self.exponent())
         argument = self.argument()
-        inverse = exponent == ("*", ("n", Fraction(-1)), ("n", Fraction(1))) or (
-            exponent == ("n", Fraction(-1))
-        )
-        if inverse and name in ("sin", "cos", "tan"):
+        if exponent == ("n", Fraction(-1)) and name in ("sin", "cos", "tan"):
             return ("f", "arc" + name, argument)
         if name == "lg":
             name, base = "log", ("n", Fraction(10))
@@ -476,6 +466,14 @@ class _Reader:
             if not self.accept("\\\\") and self.now != "\\endmatrix":
                 raise UnreadableError("a matrix that is not closed")
         return Matrix(tuple(rows))
+
+
+def _negated(value: Node, sign: str) -> Node:
+    if sign == "+":
+        return value
+    if value[0] in ("n", "d"):
+        return (value[0], -value[1])
+    return ("*", ("n", Fraction(-1)), value)
 
 
 def scalar(value: Value) -> Node:

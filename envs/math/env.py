@@ -29,7 +29,7 @@ _SANDBOX = BubblewrapSettings()
 _DEFAULT_TURNS = {False: 1, True: 6}
 
 
-class MathEnv(PythonSessionEnv):
+class MathEnv(PythonSessionEnv):  # type: ignore[misc]  # mypy knows tools/ by another name
     r"""A problem of mathematics and one attempt at it, with Python beside it where `tools` has it.
 
     Observation: the problem and where its answer is to stand (`prompt`); then the results of the
@@ -47,6 +47,8 @@ class MathEnv(PythonSessionEnv):
     "ungraded", never a reward of 0. With `python: session` a program sees what earlier ones
     defined, and forks with the environment; with `stateless` each starts anew.
     """
+
+    _format: Format | None
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class MathEnv(PythonSessionEnv):
         self._metrics: Mapping[str, float] = {}
 
     @property
-    def forkable(self) -> Forkable:  # type: ignore[override]
+    def forkable(self) -> Forkable:
         """By copying; with a session as its sandbox does."""
         if self.tools and self.python_state == "session":
             return self._session_forkable
@@ -103,12 +105,13 @@ class MathEnv(PythonSessionEnv):
     @property
     def call_format(self) -> Format:
         """Reads final answers, and calls where there are tools."""
-        if self._format is None:
+        made = self._format
+        if made is None:
             tools = [Tool.of(one) for one in self.tools]
-            self._format = make_final_format(
+            made = self._format = make_final_format(
                 self.format, tools, accept=self.accept, asked=ASKED[self.prompt_style]
             )
-        return self._format
+        return made
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -148,7 +151,7 @@ class MathEnv(PythonSessionEnv):
 
     async def step(self, action: str) -> StepResult:
         """Run a program, or grade the answer."""
-        result = await super().step(action)
+        result: StepResult = await super().step(action)
         if not (result.terminated or result.truncated):
             return result
         return result._replace(info=replace(result.info, metrics=self._metrics))

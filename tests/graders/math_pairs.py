@@ -79,6 +79,8 @@ PAIRS: Final[dict[str, list[tuple[str | Gold, str, bool]]]] = {
         ("3+4i", "(2+i)^2", True),
         ("3+4i", "4+3i", False),
         (r"\sin 30^\circ", r"\frac{1}{2}", True),
+        (r"\arcsin x", r"\sin^{-1} x", True),
+        (r"\arcsin x", r"\frac{1}{\sin x}", False),
     ],
     "units, money, per cent, degrees": [
         ("5 cm", "5 m", False),
