@@ -54,7 +54,7 @@ def test_the_suite_has_its_tasks_and_all_of_them_have_solutions():
         ({"observe": ["sound"]}, "observe"),
         ({"max_turns": 0}, "max_turns >= 1"),
         ({"desktops": 2, "prepared": 3}, "prepared <= desktops"),
-        ({"desktop": {"width": 10}}, "width"),
+        ({"desktop": {"width": 10}}, "equal to 320"),
         ({"actions": "mouse"}, "actions"),
     ],
 )
