@@ -37,6 +37,12 @@ _libc.mount.argtypes = [
 ]
 
 
+_NOTHING = ctypes.c_ulong(0)
+_PR_SET_SECCOMP, _MODE_FILTER = 22, ctypes.c_ulong(2)
+_CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+_CAPABILITY_SETS = (ctypes.c_uint32 * 6)()
+
+
 def _checked(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -67,8 +73,8 @@ def unmount(target: str) -> None:
 
 def prctl(option: int, value: int, third: int = 0) -> None:
     """Change a property of this process."""
-    words = [ctypes.c_ulong(word) for word in (value, third, 0, 0)]
-    _checked(_libc.prctl(ctypes.c_int(option), *words), f"prctl {option}")
+    done = _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(third), _NOTHING, _NOTHING)
+    _checked(done, "prctl")
 
 
 def raise_loopback() -> None:
@@ -96,8 +102,6 @@ def show_memory() -> None:
 def rehearse() -> None:
     """Call once what every fork calls, to no effect."""
     prctl(_PR_SET_DUMPABLE, 1)
-    (ctypes.c_uint32 * 2)(0, 0)
-    (ctypes.c_uint32 * 6)(0, 0, 0, 0, 0, 0)
     (ctypes.c_uint64 * 3)(0, 0, 0)
 
 
@@ -119,10 +123,9 @@ def keep_capabilities(*kept: int) -> None:
     """
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     mask = sum(1 << number for number in kept)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
-    _checked(_libc.capset(header, sets), "capset")
+    _CAPABILITY_SETS[0] = _CAPABILITY_SETS[1] = mask & 0xFFFFFFFF
+    _CAPABILITY_SETS[3] = _CAPABILITY_SETS[4] = mask >> 32
+    _checked(_libc.capset(_CAPABILITY_HEADER, _CAPABILITY_SETS), "capset")
     forbid_new_privileges()
 
 
@@ -147,13 +150,19 @@ def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
     return int(result)
 
 
-def set_filter(program: bytes) -> None:
-    """Install the seccomp `program` (struct sock_filter, packed) for this thread and its heirs."""
+class Filter(ctypes.Structure):
+    """A seccomp program (packed `struct sock_filter`), made before the forks that install it."""
 
-    class _Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
-    wrapped = _Program(len(program) // 8, program)
-    mode_filter = 2
-    done = _libc.prctl(ctypes.c_int(22), ctypes.c_ulong(mode_filter), ctypes.byref(wrapped), 0, 0)
-    _checked(done, "prctl PR_SET_SECCOMP")
+    @classmethod
+    def of(cls, program: bytes) -> Filter:
+        """The filter of `program`."""
+        return cls(len(program) // 8, program)
+
+    def install(self) -> None:
+        """Put it on this thread and its heirs, for good."""
+        if not self.length:
+            return
+        done = _libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(self), _NOTHING, _NOTHING)
+        _checked(done, "prctl PR_SET_SECCOMP")

@@ -56,8 +56,7 @@ def _set(which: int, value: int) -> None:
 
 def _data_bytes() -> int:
     """What counts against RLIMIT_DATA in this process already."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[5]) * _PAGE
+    return int(_read("/proc/self/statm").split()[5]) * _PAGE
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -93,7 +92,12 @@ def _proportional(pid: int) -> int:
 def _read(path: str) -> bytes:
     """A file of /proc, empty where the process has gone."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

@@ -28,7 +28,9 @@ FOLDERS = (WORK, "/home/.tmp", "/home/.shm")
 SPARE_PROCESSES = 128
 """Room in a family's count of processes for the interpreters of its other members."""
 _UID = 1000
-_FILTERS = {branch: filters.guest_filter(may_branch=branch) for branch in (False, True)}
+_FILTERS = {
+    branch: kernel.Filter.of(filters.guest_filter(may_branch=branch)) for branch in (False, True)
+}
 
 
 @dataclass(slots=True)
@@ -103,9 +105,7 @@ def join(spaces: tuple[int, int]) -> None:
 def give_up_rights(*, may_branch: bool) -> None:
     """From here on nothing but the ordinary is possible."""
     kernel.keep_capabilities(*((kernel.CAP_SYS_ADMIN,) if may_branch else ()))
-    program = _FILTERS[may_branch]
-    if program:
-        kernel.set_filter(program)
+    _FILTERS[may_branch].install()
 
 
 def put_files(folder: int, names: Sequence[str], contents: Sequence[bytes]) -> None:
