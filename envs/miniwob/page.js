@@ -301,17 +301,17 @@
     return String(window.getSelection());
   };
 
-  async function look() {
-    // Styles ask for their pictures when the layout is computed, and the sizes hang on them.
+  // Styles ask for their pictures when the layout is computed, and the sizes hang on them.
+  async function layout() {
     void document.body.offsetHeight;
     await null;
-    return {nodes: ending === null ? nodes() : [], ending, elapsed};
   }
+  const look = () => ({nodes: ending === null ? nodes() : [], ending, elapsed});
   const frames = () => new Promise(done => realFrame(() => realFrame(() => done())));
 
   Object.defineProperty(window, '__episode', {
     value: Object.freeze({
-      start, point, options, selection, look, frames,
+      start, point, options, selection, layout, look, frames,
       element: ref => elements[ref - 1],
       advance: milliseconds => { advance(milliseconds); return ending !== null; },
       ready: () => typeof WOB_TASK_READY === 'undefined' || WOB_TASK_READY,

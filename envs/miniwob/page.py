@@ -100,13 +100,14 @@ class Session:
 
     async def look(self) -> Look:
         """What is on the page now."""
-        said = await self._page.evaluate("() => __episode.look()")
+        await self._page.evaluate("() => __episode.layout()")
         while self._taken.loading:
-            # A picture that is under way changes sizes when it comes.
+            # A picture that is under way changes sizes when it comes, and references with them.
             await asyncio.sleep(_POLL_SECONDS)
             if not self._taken.loading:
                 await self._settle()
-                said = await self._page.evaluate("() => __episode.look()")
+                await self._page.evaluate("() => __episode.layout()")
+        said = await self._page.evaluate("() => __episode.look()")
         ending = said["ending"]
         return Look(said["nodes"], ending and Ending(**ending), float(said["elapsed"]))
 
