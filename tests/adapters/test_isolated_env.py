@@ -25,11 +25,13 @@ def isolated(name: str, **settings: object):
     return make_env(f"isolated:{sys.executable}:{name}", **given)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract_and_forks_where_it_lives():
     report = check_env_sync(lambda: isolated("demo/calculator"))
     assert {"fork", "leak", "gold"} <= set(report.checked)
 
 
+@pytest.mark.slow
 async def test_it_lives_in_another_process_that_all_of_its_kind_share(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     one, two = isolated("host_envs:Where"), isolated("host_envs:Where")
@@ -41,6 +43,7 @@ async def test_it_lives_in_another_process_that_all_of_its_kind_share(monkeypatc
     await two.close()
 
 
+@pytest.mark.slow
 async def test_a_process_that_dies_is_told_and_started_again():
     env = isolated("host_envs:Where", memory_mb=4000)
     pid = int((await env.reset(TASK, seed=0))[0].text.split(" ")[0])
@@ -52,6 +55,7 @@ async def test_a_process_that_dies_is_told_and_started_again():
     await env.close()
 
 
+@pytest.mark.slow
 async def test_settings_reach_the_environment_and_mistakes_come_back():
     env = isolated("host_envs:Counter", settings={"goal": 1})
     await env.reset(TASK, seed=0)

@@ -59,6 +59,7 @@ def test_schemas_of_tools_travel(calculator):
         assert there.tool_schemas == make_env("demo/calculator", format="json").tool_schemas != ()
 
 
+@pytest.mark.slow
 async def test_it_branches_by_replay_where_the_environment_does():
     with served("demo/guess") as (url, _):
         report = await check_env(lambda: make_env(f"remote:{url}"))

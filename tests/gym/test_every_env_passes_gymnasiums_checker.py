@@ -15,7 +15,7 @@ from agentrl.gym import gymnasium_id
 
 NEEDS = {"browse": "browser", "code": "bubblewrap", "desktop": "desktop", "miniwob": "browser"}
 """What the environments of a family need, as marks of pytest."""
-QUICK = frozenset({"demo", "games", "math", "search"})
+QUICK = frozenset({"demo", "games", "math"})
 """Families whose environments start nothing."""
 
 OURS = [id_ for id_ in env_ids() if env_table().entries[id_][0].package == "agentrl"]
