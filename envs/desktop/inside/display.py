@@ -245,7 +245,7 @@ def settle(display: Display, quiet: float, limit: float) -> bool:
     while (now := time.monotonic()) < end:
         if now - since >= quiet:
             return True
-        time.sleep(0.01)
+        time.sleep(0.02)
         seen = display.checksum()
         if seen != picture or working():
             picture, since = seen, time.monotonic()
