@@ -249,7 +249,8 @@ class Daemon:
 
         # What is written lies in memory: a full disk must not take a program's memory away.
         memory = (shape.memory_mb + shape.disk_mb + SHM_MB + _GUEST_MB) << 20
-        tmpfs = f"rw,exec,nosuid,nodev,mode=1777,size={shape.disk_mb}m,nr_inodes=65536"
+        files = max(1024, 64 * shape.disk_mb)
+        tmpfs = f"rw,exec,nosuid,nodev,mode=1777,size={shape.disk_mb}m,nr_inodes={files}"
         host = client.create_host_config(
             auto_remove=True,
             cap_drop=["ALL"],
