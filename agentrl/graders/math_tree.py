@@ -3,8 +3,7 @@ r"""Reads a plain mathematical text (LaTeX or as typed) into expressions, lists,
 An expression is a tuple whose first entry names it: `("n", value)` a number, `("d", value)` one
 written with decimals, `("s", name)` a symbol, `("+", *terms)`, `("*", *factors)`,
 `("^", base, exponent)`, `("/", over, under)`, `("f", name, *arguments)` a known function and
-`("c", name, *arguments)` one of the answer's own (`f(x)`). Powers of several digits and decimals
-are read as people mean them: `x^10`, `2\frac12` is 2.5, `0.\overline{3}` is a third.
+`("c", name, *arguments)` one of the answer's own. What people mean counts: `2\frac12` is 2.5.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from agentrl.core.errors import SetupError
 from agentrl.graders.workers import MAX_REQUEST_BYTES, WorkerPool
 
 HERE = str(Path(__file__).parent)
-SLACK = 0.4
+SLACK = 0.9
 """For machines that are busy with other tests."""
 
 
@@ -69,8 +69,8 @@ def test_a_hanging_request_costs_its_deadline_and_the_next_is_not_slowed(pool) -
 
 
 def test_the_others_go_on_while_one_hangs(pool) -> None:
-    hanging = pool.submit({"do": "hang"}, deadline=1.0)
-    assert max(echoed(pool) for _ in range(5)) < 0.9
+    hanging = pool.submit({"do": "hang"}, deadline=2.0)
+    assert sum(echoed(pool) for _ in range(3)) < 2.0 and not hanging.done()
     assert hanging.result().failure
 
 
