@@ -289,7 +289,7 @@ class BubblewrapSession(Session):
         twin._lost = self._lost
         fresh = twin._line = Line(lambda: twin._end("flood"))
         twin._ending = fresh.waiting = asyncio.get_running_loop().create_future()
-        fresh.number = line.number + 1
+        fresh.number = line.upcoming
         try:
             async with asyncio.timeout(_FORK_SECONDS):
                 asked = await self._ask(line, guest.FORK, b"", fresh.theirs)

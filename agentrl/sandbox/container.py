@@ -99,7 +99,7 @@ async def start_container(preload: Sequence[str]) -> Container:
         opened.enter_context(theirs)
         files = {path: _memory_file(text, opened) for path, text in _ETC.items()}
         argv = [program, *_namespaces(as_root=as_root), *_file_system(files), "--"]
-        argv += [sys.executable, "-I", "-c", _START, str(theirs.fileno()), ",".join(preload)]
+        argv += [sys.executable, "-s", "-P", "-c", _START, str(theirs.fileno()), ",".join(preload)]
         process = subprocess.Popen(
             [*argv, "root" if as_root else "user"],
             stdin=subprocess.DEVNULL,

@@ -23,6 +23,11 @@ _MOST_UNASKED = 1 << 16
 """Bytes in which a program may forge replies before it is ended for it."""
 
 
+def _unguessable() -> int:
+    """A number for a request: a program must not answer one that it has not yet been given."""
+    return int.from_bytes(os.urandom(4), "little")
+
+
 class Line:
     """The channel and output pipes of one interpreter; a new one for each that is started."""
 
@@ -34,7 +39,7 @@ class Line:
         self.outputs = tuple(Output(pipe[0], on_flood=on_flood) for pipe in (out, err))
         self.theirs: tuple[int, ...] = (theirs.detach(), out[1], err[1])
         self.waiting: asyncio.Future[dict[str, Any] | Reply] | None = None
-        self.number = 0
+        self.number, self.upcoming = 0, _unguessable()
         self._buffer = b""
         self._unasked = 0
         self._on_flood = on_flood
@@ -61,7 +66,7 @@ class Line:
 
     async def ask(self, what: int, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """Send a request; the reply comes to `waiting`."""
-        self.number = (self.number + 1) & 0xFFFFFFFF
+        self.number, self.upcoming = self.upcoming, _unguessable()
         self._unasked = 0
         data = guest.REQUEST.pack(what, self.number, len(body)) + body
         try:

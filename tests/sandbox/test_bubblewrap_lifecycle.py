@@ -236,6 +236,9 @@ async def test_programs_share_nothing_but_the_system_and_all_look_alike(sandbox)
     first = await sandbox.run_python(code, files={"f": b""})
     second = await sandbox.run_python(code, files={"f": b""})
     assert first.status is RunStatus.OK and first.stdout == second.stdout
+    other = BubblewrapSandbox(SETTINGS)
+    assert (await other.run_python(code, files={"f": b""})).stdout == first.stdout
+    await other.close()
     left = "open('/tmp/x', 'w'); open('/dev/shm/y', 'w'); open('z', 'w')"
     await sandbox.run_python(left)
     looked = await sandbox.run_python("import os; print(*map(os.listdir, ('/tmp','/dev/shm','.')))")
@@ -335,3 +338,16 @@ print(client.recv(5))
 """
     for _ in range(2):
         assert (await sandbox.run_python(code)).stdout == "b'hello'\n"
+
+
+async def test_a_file_beside_a_program_can_be_imported(sandbox):
+    files = {"helper.py": b"x = 41", "pack/__init__.py": b"", "pack/one.py": b"y = 1"}
+    result = await sandbox.run_python(
+        "import helper, pack.one\nprint(helper.x + pack.one.y)", files=files
+    )
+    assert result.stdout == "42\n"
+    session = await sandbox.open(files)
+    assert (await session.execute("import helper; helper.x")).stdout == "41\n"
+    for n in range(5):
+        await session.write(f"late{n}.py", f"z = {n}".encode())
+        assert (await session.execute(f"import late{n}; late{n}.z")).stdout == f"{n}\n"

@@ -110,3 +110,8 @@ async def test_names_lead_nowhere_else(sandbox, tmp_path):
             await session.read(name)
     assert os.listdir(tmp_path) == []
     await session.close()
+
+
+async def test_a_file_beside_a_program_can_be_imported(sandbox):
+    result = await sandbox.run_python("import h; print(h.x)", files={"h.py": b"x = 41"})
+    assert result.stdout == "41\n"

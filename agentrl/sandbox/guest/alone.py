@@ -24,6 +24,7 @@ def main() -> None:
             os.write(2, f"{argv[0]}: {error.strerror}\n".encode("utf-8", "surrogateescape"))
             os._exit(127)
     open_streams()
+    sys.path.insert(0, os.getcwd())
     if what.isdigit():
         LiveInterpreter(socket.socket(fileno=int(what)), home=os.getcwd()).serve()
     with open(what, "rb") as file:

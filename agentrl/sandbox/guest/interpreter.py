@@ -212,6 +212,8 @@ class LiveInterpreter:
 
     def _run(self, code: bytes) -> tuple[int, int]:
         self._runs += 1
+        # A module that was written since the last run must be found, however short ago.
+        sys.path_importer_cache.pop(sys.path[0] if sys.path else "", None)
         me, status = _getpid(), DONE
         try:
             _execute(code, f"<run {self._runs}>", self._names, show=True)

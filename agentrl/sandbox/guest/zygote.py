@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from . import family, kernel, wire
 from .interpreter import open_streams, rehearse
+from .members import WORK
 
 _NOBODY = 65534
 
@@ -76,7 +77,7 @@ def serve(control: socket.socket, preload: list[str]) -> NoReturn:
         importlib.import_module(name)
     _make_streams()
     _rehearse()
-    sys.path[:] = [path for path in sys.path if os.path.exists(path)]
+    sys.path[:] = [WORK, *(path for path in sys.path if os.path.exists(path))]
     gc.collect()
     gc.freeze()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
