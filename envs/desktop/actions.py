@@ -126,7 +126,7 @@ class ToolCalls(Vocabulary):
         return tuple(tool.schema for tool in self.format.tools.values())
 
     def instructions(self, *, elements: bool) -> str:
-        """The schemas and the form of a call."""
+        """The form of a call and the names; the schemas are the chat template's to show."""
         names = ", ".join(self.format.tools)
         return (
             'Call tools, such as <tool_call>{"name": "click", "arguments": {"x": 10, "y": 20}}'

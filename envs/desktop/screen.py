@@ -16,8 +16,7 @@ MAX_TEXT = 1500
 _TOLD = ("focused", "selected", "checked", "pressed", "expanded", "editable")
 _NEVER = {"scroll bar", "redundant object", "tearoff menu item"}
 _ELEMENT = re.compile(
-    r'^ *\[(\d+)\] (?:(?P<role>[a-z0-9 ]+?))(?: (?P<name>"(?:[^"\\]|\\.)*"))? \((\d+), (\d+)\)'
-    r"(?P<rest>.*)$",
+    r'^ *\[(\d+)\] (?:(?P<role>[a-z0-9 ]+?))(?: (?P<name>"(?:[^"\\]|\\.)*"))? \((\d+), (\d+)\)',
     re.MULTILINE,
 )
 _NEUTRAL = JsonFormat(())
@@ -137,14 +136,12 @@ class Found(NamedTuple):
     number: int
     x: int
     y: int
-    rest: str
 
 
-def find_element(text: str, role: str, name: str, *, last: bool = False) -> Found | None:
-    """The first (or last) element of a role and name in the text of an observation."""
-    found = [
-        Found(int(match[1]), int(match[4]), int(match[5]), match["rest"])
-        for match in _ELEMENT.finditer(text)
-        if match["role"] == role and (json.loads(match["name"]) if match["name"] else "") == name
-    ]
-    return (found[-1] if last else found[0]) if found else None
+def find_element(text: str, role: str, name: str) -> Found | None:
+    """The first element of a role and name in the text of an observation."""
+    for match in _ELEMENT.finditer(text):
+        said = json.loads(match["name"]) if match["name"] else ""
+        if match["role"] == role and said == name:
+            return Found(int(match[1]), int(match[4]), int(match[5]))
+    return None
