@@ -60,7 +60,9 @@ class OpenEnv(Env):
     ) -> None:
         parts = urlsplit(id)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise RecipeError(f"openenv:{id}: an address like openenv:http://127.0.0.1:8000")
+            raise RecipeError(
+                f"openenv:{id}: an address like openenv:http://127.0.0.1:8000 is needed"
+            )
         if max_turns < 1 or seeds < 1 or step_seconds <= 0:
             raise RecipeError(
                 f"openenv:{id} needs max_turns >= 1, seeds >= 1 and step_seconds > 0, got "

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _INFINITE_TASKS = 256
 _STOP_SECONDS = 10.0
+# Its servers are kept for the next episode, which mostly begins as this one ends.
+_LINGER_SECONDS = 5.0
 _SHOWN_CHARS = 300
 _NO_KEY = "AGENTRL_NO_KEY"
 
@@ -104,7 +106,7 @@ class VerifiersEnv(Env):
         await self._leave()
         settings = self._settings(str(task.data.get("split", "train")))
         if self._world is None or self._world.settings != settings:
-            await self._release()
+            self._release()
             self._world = await _World.join(settings, self.id)
         self._turn = 0
         self._episode = _Episode(self._world, self._task_of(task), where=f"verifiers:{self.id}")
@@ -139,17 +141,17 @@ class VerifiersEnv(Env):
     async def close(self) -> None:
         """End the rollout; the last env of this environment ends what serves it."""
         await self._leave()
-        await self._release()
+        self._release()
 
     async def _leave(self) -> None:
         episode, self._episode = self._episode, None
         if episode is not None:
             await episode.abandon()
 
-    async def _release(self) -> None:
+    def _release(self) -> None:
         world, self._world = self._world, None
         if world is not None:
-            await world.leave()
+            world.leave()
 
     def _settings(self, split: str) -> dict[str, Any]:
         """The environment's settings in verifiers' words, and what every role gets from us."""
@@ -206,6 +208,7 @@ class _World:
     def __init__(self, settings: dict[str, Any], id: str) -> None:
         self.settings = settings
         self.id = id
+        self._key = _key(settings)
         self.episodes: dict[str, _Episode] = {}
         self.url = ""
         self.env: vf.Env[Any] | None = None
@@ -217,7 +220,7 @@ class _World:
     async def join(cls, settings: dict[str, Any], id: str) -> _World:
         """The world of these settings, started if it is not there."""
         known = cls._known.setdefault(asyncio.get_running_loop(), {})
-        key = json.dumps(settings, sort_keys=True, default=repr)
+        key = _key(settings)
         world, users = known.get(key, (None, 0))
         if world is None or world._serving.done():
             world, users = cls(settings, id), 0
@@ -225,24 +228,26 @@ class _World:
         try:
             await asyncio.shield(world._ready)
         except BaseException:
-            await world.leave()
+            world.leave()
             raise
         return world
 
-    async def leave(self) -> None:
-        """One user less; the last one ends it."""
-        known = self._known.get(asyncio.get_running_loop(), {})
-        key = json.dumps(self.settings, sort_keys=True, default=repr)
-        world, users = known.get(key, (None, 0))
-        if world is self and users > 1:
-            known[key] = (self, users - 1)
+    def leave(self) -> None:
+        """One user less; a while after the last one it ends."""
+        loop = asyncio.get_running_loop()
+        known = self._known.get(loop, {})
+        world, users = known.get(self._key, (None, 0))
+        if world is not self:
+            self._stop.set()
             return
-        if world is self:
-            del known[key]
-        self._stop.set()
-        await asyncio.wait({self._serving}, timeout=_STOP_SECONDS)
-        if not self._serving.done():
-            self._serving.cancel()
+        known[self._key] = (self, users - 1)
+        if users <= 1:
+            loop.call_later(_LINGER_SECONDS, self._end_unused, known)
+
+    def _end_unused(self, known: dict[str, tuple[_World, int]]) -> None:
+        if known.get(self._key) == (self, 0):
+            del known[self._key]
+            self._stop.set()
 
     async def _serve(self) -> None:
         from aiohttp import web
@@ -409,17 +414,23 @@ class _Episode:
         new, self._shown = messages[count:], messages
         observation = tuple(_message(one) for one in new)
         if count == 0:
-            return (*self._describe_tools(body.get("tools")), *observation)
+            return self._with_tools(observation, body.get("tools"))
         if body.get("tools") != self._tools:
             raise EnvError(f"{self._where}: the tools changed in the middle of an episode")
         return observation
 
-    def _describe_tools(self, tools: object) -> Observation:
+    def _with_tools(self, first: Observation, tools: object) -> Observation:
+        """The first messages, with the tools described in the system message."""
         self._tools = tools
         if not isinstance(tools, list) or not tools:
-            return ()
+            return first
         self.format = make_format("json", [_tool(one, self._where) for one in tools])
-        return (Message.of("system", self.format.instructions()),)
+        described = self.format.instructions()
+        if first and first[0].role == "system":
+            # One message: chat templates know no second one.
+            described = f"{first[0].text}\n\n{described}"
+            first = first[1:]
+        return (Message.of("system", described), *first)
 
     def _ended(self, episode: vf.Episode) -> StepResult:
         self._forget()
@@ -450,6 +461,10 @@ def _verifiers() -> Any:
             'verifiers:NAME"'
         ) from error
     return verifiers.v1
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, default=repr)
 
 
 def _data(task: vf.Task[Any, Any, Any]) -> dict[str, Any]:

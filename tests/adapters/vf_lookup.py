@@ -43,7 +43,8 @@ class LookupTasksetConfig(vf.TasksetConfig):
 class Lookup(vf.Taskset[LookupTask, LookupTasksetConfig]):
     def load(self) -> Iterable[LookupTask]:
         for n in range(4):
-            data = LookupData(prompt=f"Where is the key? ({n})", answer="under the mat")
+            prompt = f"Where is the key? ({n})"
+            data = LookupData(prompt=prompt, system_prompt="Look.", answer="under the mat")
             yield LookupTask(data, self.config.task)
 
 
