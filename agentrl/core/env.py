@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,19 @@ ROOT_STATE = "reset"
 
 An environment that knows its state exactly gives it again where an episode is back at its start.
 """
+
+
+def history_key(*parts: str) -> str:
+    """The state key of a history: 32 hexadecimal digits, equal for equal `parts` in equal order.
+
+    An environment that cannot name its state hashes what led there: the key of the turn before,
+    the action and what it showed.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import inspect
 import math
 import time
@@ -12,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
-from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult
+from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult, history_key
 from agentrl.core.errors import EnvError, RecipeError, ToolError
 from agentrl.core.formats import Format, FormatName, make_format
 from agentrl.core.tool import Tool, ToolFunction
@@ -147,7 +146,7 @@ class ToolEnv(Env):
             first = (Message.of("system", system),) if system else ()
             prompt = (*first, Message.of("user", prompt))
         self._task = task
-        self._state_key = _hash(task.id, *_texts(prompt))
+        self._state_key = history_key(task.id, *_texts(prompt))
         return prompt
 
     async def step(self, action: str) -> StepResult:
@@ -172,7 +171,7 @@ class ToolEnv(Env):
             left_out = [_LIMIT.format(self.max_tool_calls)] * (len(parsed.calls) - len(called))
             texts = [one.text for one in called] + left_out
             observation = self.call_format.observation(texts, parsed.errors)
-        self._state_key = _hash(self._state_key, action, *_texts(observation))
+        self._state_key = history_key(self._state_key, action, *_texts(observation))
         info = StepInfo(
             rewards=rewards,
             tool_calls=tuple(one.record for one in called),
@@ -231,11 +230,3 @@ _LIMIT = "error: no tool calls are left (limit {}); give your answer now."
 
 def _texts(observation: Observation) -> list[str]:
     return [f"{message.role}\0{message.text}" for message in observation]
-
-
-def _hash(*parts: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()

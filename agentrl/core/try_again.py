@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agentrl.core.env import Env, Observation, StepInfo, StepResult
+from agentrl.core.env import Env, Observation, StepInfo, StepResult, history_key
 from agentrl.core.errors import EnvError, RecipeError
 from agentrl.core.types import Message, Task
 from agentrl.core.wrappers import Wrapper
@@ -148,7 +147,7 @@ class TryAgain(Wrapper):
         else:
             ended, self.env = self.env, before
             await ended.close()
-        self._history = _digest(self._history, action)
+        self._history = history_key(self._history, action)
         observation = (Message.of("user", self.feedback),)
         info = StepInfo(
             rewards=invalid,
@@ -188,17 +187,9 @@ class TryAgain(Wrapper):
 
     def _key(self, info: StepInfo) -> str:
         """The inner state and the wrong answers that the policy has seen itself give."""
-        return _digest(info.state_key, self._history) if self._history else info.state_key
+        return history_key(info.state_key, self._history) if self._history else info.state_key
 
 
 def _components(result: StepResult) -> Mapping[str, float]:
     """The reward's named parts; one of its own where the environment names none."""
     return result.info.rewards or {"attempt": result.reward}
-
-
-def _digest(*parts: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
 from agentrl.core.datasets import HUB
-from agentrl.core.env import Env, Observation, StepInfo, StepResult
+from agentrl.core.env import Env, Observation, StepInfo, StepResult, history_key
 from agentrl.core.errors import DataError, EnvError, RecipeError
 from agentrl.core.types import Message, Task
 from agentrl.sandbox import AnySandbox, BubblewrapSettings, shared
@@ -106,7 +105,7 @@ class FunctionsEnv(Env):
         problem = problem_of(task.data)
         asked = question(problem, visible_cases(problem, self.visible))
         self._task, self._turn = task, 0
-        self._state_key = _hash(task.id, asked)
+        self._state_key = history_key(task.id, asked)
         return (Message.of("user", asked),)
 
     async def step(self, action: str) -> StepResult:
@@ -155,7 +154,7 @@ class FunctionsEnv(Env):
     ) -> StepResult:
         over = reward is not None or truncated
         self._turn += 1
-        self._state_key = _hash(self._state_key, action, text)
+        self._state_key = history_key(self._state_key, action, text)
         rewards: Mapping[str, float] = {"hidden": reward or 0.0} if over else {}
         if over:
             self._task = None
@@ -189,11 +188,3 @@ class FunctionsEnv(Env):
 @lru_cache(maxsize=8)
 def _read(source: str, layout: Layout, size: int, modified: int) -> tuple[Problem, ...]:
     return tuple(read_problems(source, layout))
-
-
-def _hash(*parts: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from agentrl.core.datasets import Row
-from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult
+from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult, history_key
 from agentrl.core.errors import EnvError, RecipeError, ToolError
 from agentrl.core.formats import Format, make_format
 from agentrl.core.tool import Tool
@@ -117,7 +116,7 @@ class ServiceEnv(Env):
         if not self._said or self._said[-1].agent:
             opening = (Message.of("user", await self._reply(task)),)
         shown = (Message.of("system", system), *before, *opening)
-        self._state_key = _key(task.id, *(message.text for message in shown))
+        self._state_key = history_key(task.id, *(message.text for message in shown))
         return shown
 
     def start(self, task: Task) -> Domain:
@@ -159,7 +158,7 @@ class ServiceEnv(Env):
         if over or truncated:
             self._task = None
         told = (message.text for message in observation)
-        self._state_key = _key(self._state_key, action, *told)
+        self._state_key = history_key(self._state_key, action, *told)
         info = StepInfo(
             rewards=rewards,
             state_key=self._state_key,
@@ -245,14 +244,6 @@ class ServiceEnv(Env):
         success = float(over and all(value == 1.0 for value in counted))
         unjudged = float(len(assertions)) if judge is None else 0.0
         return {"success": success}, {**parts, "unjudged": unjudged}
-
-
-def _key(*parts: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=8)
