@@ -8,7 +8,6 @@ that hands each call to whoever steps the environment.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import sys
@@ -17,10 +16,10 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
+from agentrl.adapters.verifiers_messages import essence_of, message_of, tool_of
 from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult
-from agentrl.core.errors import ContractError, DataError, EnvError, RecipeError, SetupError
+from agentrl.core.errors import DataError, EnvError, RecipeError, SetupError
 from agentrl.core.formats import Format, Parsed, make_format
-from agentrl.core.tool import Tool
 from agentrl.core.types import Message, Task
 
 if TYPE_CHECKING:
@@ -406,13 +405,13 @@ class _Episode:
     def _observe(self, body: Mapping[str, Any]) -> Observation:
         messages = [dict(one) for one in body.get("messages", ())]
         count = len(self._shown)
-        if list(map(_essence, messages[:count])) != list(map(_essence, self._shown)):
+        if list(map(essence_of, messages[:count])) != list(map(essence_of, self._shown)):
             raise EnvError(
                 f"{self._where}: another conversation than before: the environment rewrites what "
                 "was said, or more than one agent asks the policy"
             )
         new, self._shown = messages[count:], messages
-        observation = tuple(_message(one) for one in new)
+        observation = tuple(message_of(one) for one in new)
         if count == 0:
             return self._with_tools(observation, body.get("tools"))
         if body.get("tools") != self._tools:
@@ -424,7 +423,7 @@ class _Episode:
         self._tools = tools
         if not isinstance(tools, list) or not tools:
             return first
-        self.format = make_format("json", [_tool(one, self._where) for one in tools])
+        self.format = make_format("json", [tool_of(one, self._where) for one in tools])
         described = self.format.instructions()
         if first and first[0].role == "system":
             # One message: chat templates know no second one.
@@ -470,40 +469,3 @@ def _key(settings: Mapping[str, Any]) -> str:
 def _data(task: vf.Task[Any, Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = task.data.model_dump(mode="json", exclude_none=True)
     return found
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = [one for one in content if isinstance(one, dict)]
-        with contextlib.suppress(KeyError):
-            return "\n".join(str(one["text"]) for one in parts)
-        raise EnvError("verifiers: only text can be shown to the policy, not images")
-    return "" if content is None else str(content)
-
-
-def _message(message: Mapping[str, Any]) -> Message:
-    role = str(message.get("role"))
-    return Message.of("system" if role == "developer" else role, _content(message))
-
-
-def _essence(message: Mapping[str, Any]) -> tuple[object, ...]:
-    calls = [one.get("function") for one in message.get("tool_calls") or ()]
-    return (message.get("role"), _content(message), json.dumps(calls, sort_keys=True))
-
-
-def _tool(described: Mapping[str, Any], where: str) -> Tool:
-    function = described.get("function", {})
-    try:
-        return Tool.from_schema(
-            _never,
-            name=str(function.get("name", "")),
-            description=str(function.get("description", "")),
-            parameters=function.get("parameters") or {},
-        )
-    except ContractError as error:
-        raise EnvError(f"{where}: {error}") from error
-
-
-def _never(**arguments: object) -> None:
-    raise ContractError("verifiers runs its tools itself")
