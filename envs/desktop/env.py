@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from agentrl.core.computer import ComputerAction
-from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult
+from agentrl.core.env import Env, Forkable, Observation, StepInfo, StepResult, history_key
 from agentrl.core.errors import EnvError, RecipeError, ToolError
 from agentrl.core.types import Image, Message, Task, Text, ToolRecord
 
@@ -174,7 +173,7 @@ class DesktopEnv(Env):
         instructions = self._vocabulary.instructions(elements="accessibility" in self.observe)
         head = f"Task: {task.data['instruction']}\n\n{instructions}\n\n"
         observation = (self._message("user", head),)
-        self._state_key = _hash(task.id, observation[0].text)
+        self._state_key = history_key(task.id, observation[0].text)
         return observation
 
     async def step(self, action: str) -> StepResult:
@@ -209,7 +208,7 @@ class DesktopEnv(Env):
             self._over = True
         else:
             observation = await self._shown(mistake, acted=bool(records))
-        self._state_key = _hash(self._state_key, action, *(one.text for one in observation))
+        self._state_key = history_key(self._state_key, action, *(one.text for one in observation))
         info = StepInfo(
             rewards=rewards,
             tool_calls=tuple(records),
@@ -309,11 +308,3 @@ class DesktopEnv(Env):
 
 def _record(action: ComputerAction, *, ok: bool, seconds: float) -> ToolRecord:
     return ToolRecord(action.type.lower(), action.parameters, ok, seconds)
-
-
-def _hash(*parts: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
