@@ -11,20 +11,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
-from rollout_fakes import tokenizer
+from sweeps import SHARED_DATA, exceptions, needs_data, swept
 from web_site import Reply, site
 
 from agentrl.core.errors import DataError, EnvError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.core.types import StopReason, ToolCall
-from agentrl.engine.settings import ScriptedSettings
 from agentrl.envs.service.scoring import act, called
-from agentrl.rollout.host import HostSpec, RolloutHost
-from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
-from agentrl.samplers import ChainSampler
 
-TAU2 = Path(__file__).resolve().parents[3] / "shared" / "data" / "tau2_bench"
-NEEDS_TAU2 = pytest.mark.skipif(not TAU2.is_dir(), reason=f"tau2_bench is not in {TAU2.parent}")
+TAU2 = SHARED_DATA / "tau2_bench"
+NEEDS_TAU2 = needs_data("tau2_bench")
 
 
 def call(name, **arguments):
@@ -272,42 +268,19 @@ def settings(name):
     }
 
 
-async def returns(name, script, folder):
-    tokenizer().save_pretrained(folder)
-    spec = HostSpec(
-        env_id="service/tasks",
-        env_args=settings(name),
-        engine=ScriptedSettings(script=script),
-        model=str(folder),
-        sampler=ChainSampler(trajectories=1),
-        rollout=RolloutSettings(
-            sampling=SamplingSettings(max_tokens_per_turn=4096),
-            limits=LimitsSettings(max_turns=40, max_tokens=400_000),
-        ),
-    )
-    tasks = make_env("service/tasks", **settings(name)).tasks("train")
-    host = RolloutHost(spec)
-    await host.start()
-    try:
-        groups = await asyncio.gather(*(host.sample_group(task, seed=0) for task in tasks))
-    finally:
-        await host.close()
-    played = {group.task_id: one for group in groups for one in group.trajectories()}
-    assert len(played) == len(tasks)
-    assert {one.stop_reason for one in played.values()} == {StopReason.TERMINATED}
-    return {id_: one.episode_return for id_, one in played.items()}
-
-
 @NEEDS_TAU2
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("retail", 68), ("airline", 30)])
 async def test_gold_actions_solve_every_task_and_spoiled_ones_those_that_ask_for_nothing(
     name, count, tmp_path
 ):
-    gold = await returns(name, "oracle", tmp_path)
-    assert len(gold) == count and {id_ for id_, value in gold.items() if value != 1.0} == set()
-    spoiled = await returns(name, "spoiled_oracle", tmp_path)
-    assert {id_ for id_, value in spoiled.items() if value != 0.0} == IDLE[name]
+    gold = await swept("service/tasks", settings(name), folder=tmp_path, tasks="train")
+    assert (len(gold), exceptions(gold, 1.0)) == (count, [])
+    spoiled = await swept(
+        "service/tasks", settings(name), folder=tmp_path, tasks="train", script="spoiled_oracle"
+    )
+    assert {one.stop_reason for one in spoiled} == {StopReason.TERMINATED}
+    assert {one.tree.task_id for one in spoiled if one.episode_return != 0.0} == IDLE[name]
 
 
 # Gold calls that the domain refuses, as its policy means it to: a look-up that finds nothing, or a

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import subprocess
 
 import pytest
-from rollout_fakes import tokenizer
+from sweeps import calls, exceptions, malformed, swept
 
-from agentrl.core.types import StopReason
-from agentrl.engine.settings import ScriptedSettings
-from agentrl.envs.code.shell_rows import own_tasks
-from agentrl.rollout.host import HostSpec, RolloutHost
-from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
-from agentrl.samplers import ChainSampler
 from agentrl.sandbox import DockerSettings, shared
 
 DOCKER = {"type": "docker", "image": "agentrl-test:latest", "pull": "never", "containers": 4}
@@ -30,37 +23,21 @@ def need(sandbox):
             pytest.skip("no Docker daemon with the image agentrl-test:latest: run .ci/system")
 
 
-async def play(split, sandbox, model, *, script):
-    """Each task of the split once: how it ended, what it earned and how its calls went."""
-    tokenizer().save_pretrained(model)
-    spec = HostSpec(
-        env_id="code/shell",
-        env_args={"sandbox": sandbox},
-        engine=ScriptedSettings(script=script),
-        model=str(model),
-        sampler=ChainSampler(trajectories=1),
-        rollout=RolloutSettings(
-            sampling=SamplingSettings(max_tokens_per_turn=4096),
-            limits=LimitsSettings(max_turns=12, max_tokens=1_000_000),
-        ),
-    )
-    host = RolloutHost(spec)
-    await host.start()
-    gate = asyncio.Semaphore(4)
-
-    async def one(task):
-        async with gate:
-            (trajectory,) = (await host.sample_group(task, seed=0)).trajectories()
-        return trajectory
-
-    tasks = own_tasks(split)
+async def play(split, sandbox, folder, *, script="oracle"):
+    """Each task of the split once, in a sandbox that is gone afterwards."""
+    need(sandbox)
     try:
-        played = await asyncio.gather(*map(one, tasks))
+        return await swept(
+            "code/shell",
+            {"sandbox": sandbox},
+            folder=folder,
+            tasks=split,
+            script=script,
+            at_once=4,
+        )
     finally:
-        await host.close()
         if sandbox["type"] == "docker":
             await shared(DockerSettings(**sandbox)).close()
-    return {task.id: trajectory for task, trajectory in zip(tasks, played, strict=True)}
 
 
 @pytest.mark.slow
@@ -74,17 +51,10 @@ async def play(split, sandbox, model, *, script):
     ],
 )
 async def test_every_solution_passes_its_check(split, sandbox, tmp_path):
-    need(sandbox)
-    played = await play(split, sandbox, tmp_path, script="oracle")
-    assert len(played) == {"train": 20, "eval": 12}[split]
-    exceptions = {
-        id_: (str(one.stop_reason), one.episode_return)
-        for id_, one in played.items()
-        if one.stop_reason is not StopReason.TERMINATED or one.episode_return != 1.0
-    }
-    assert exceptions == {}
-    assert all(call.ok for one in played.values() for t in one.turns for call in t.tool_calls)
-    assert not any(t.malformed_calls for one in played.values() for t in one.turns)
+    played = await play(split, sandbox, tmp_path)
+    assert (len(played), exceptions(played, 1.0)) == ({"train": 20, "eval": 12}[split], [])
+    assert not calls(played)[False]
+    assert not any(malformed(played))
 
 
 @pytest.mark.slow
@@ -97,7 +67,5 @@ async def test_every_solution_passes_its_check(split, sandbox, tmp_path):
     ],
 )
 async def test_spoiled_solutions_earn_nothing(split, sandbox, tmp_path):
-    need(sandbox)
     played = await play(split, sandbox, tmp_path, script="spoiled_oracle")
-    assert {one.episode_return for one in played.values()} == {0.0}
-    assert {str(one.stop_reason) for one in played.values()} == {"terminated"}
+    assert (len(played), exceptions(played, 0.0)) == ({"train": 20, "eval": 12}[split], [])
