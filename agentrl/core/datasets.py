@@ -12,9 +12,10 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from agentrl.core.errors import DataError, SetupError
 
@@ -22,6 +23,9 @@ HUB = "hub:"
 """Prefix of a source that is no file."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -85,6 +89,32 @@ def read_rows(source: str | Path, *, name: str = "data set") -> Iterator[Row]:
     if suffix == ".json":
         return _guarded(path, name, _array_rows(path))
     return _guarded(path, name, _lines(path))
+
+
+def read_once(read: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+    """`read(source, ...)`, called again only for a file that was written anew.
+
+    The last 16 results are kept and handed to all who ask, so nobody may change one.
+    """
+
+    @lru_cache(maxsize=16)
+    def kept(source: str, version: tuple[int, int] | None, *args: P.args, **kwargs: P.kwargs) -> T:
+        return read(source, *args, **kwargs)
+
+    @wraps(read)
+    def found(source: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return kept(source, _version(source), *args, **kwargs)  # type: ignore[arg-type]
+
+    return found
+
+
+def _version(source: str) -> tuple[int, int] | None:
+    """Size and time of a file; None for what is no file."""
+    path = Path(source)
+    if source.startswith(HUB) or not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def shown(value: object) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal, Self
 
-from agentrl.core.datasets import HUB
+from agentrl.core.datasets import read_once
 from agentrl.core.env import Env, Observation, StepInfo, StepResult, history_key
 from agentrl.core.errors import DataError, EnvError, RecipeError
 from agentrl.core.types import Message, Task
@@ -179,12 +177,7 @@ class FunctionsEnv(Env):
         source = self.files.get(split, "")
         if not source:
             return ()
-        if source.startswith(HUB) or not Path(source).is_file():
-            return _read(source, self.layout, 0, 0)
-        status = Path(source).stat()
-        return _read(source, self.layout, status.st_size, status.st_mtime_ns)
+        return _read(source, self.layout)
 
 
-@lru_cache(maxsize=8)
-def _read(source: str, layout: Layout, size: int, modified: int) -> tuple[Problem, ...]:
-    return tuple(read_problems(source, layout))
+_read = read_once(read_problems)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from agentrl.core.datasets import HUB, Row, read_rows
+from agentrl.core.datasets import Row, read_once, read_rows
 from agentrl.core.errors import DataError
 from agentrl.core.settings import Settings
 from agentrl.core.types import Task
@@ -89,20 +88,13 @@ def tasks_of(rows: Sequence[Row]) -> list[Task]:
     return list(tasks.values())
 
 
+@read_once
 def read_tasks(source: str) -> Sequence[Task]:
     """The tasks of a file or of a hub's data set; read again where the file has changed.
 
     Raises:
         DataError: the file is missing, empty or malformed.
     """
-    if source.startswith(HUB) or not Path(source).is_file():
-        return _tasks(source, 0, 0)
-    status = Path(source).stat()
-    return _tasks(source, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _tasks(source: str, size: int, changed: int) -> Sequence[Task]:
     found = tasks_of(list(read_rows(source, name="file of shell tasks")))
     if not found:
         raise DataError(f"{source}: the file of shell tasks is empty")

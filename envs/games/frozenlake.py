@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from agentrl.core.datasets import read_once
 from agentrl.core.errors import RecipeError
 from agentrl.core.types import Task
 
@@ -210,15 +209,4 @@ class FrozenLakeEnv(MoveGame):
         return None
 
 
-def _read(path: str) -> Sequence[LakeRow]:
-    file = Path(path)
-    if not file.is_file():
-        return read_maps(path)
-    status = file.stat()
-    return _maps(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _maps(path: str, size: int, changed: int) -> Sequence[LakeRow]:
-    # `size` and `changed` make a file that is written anew be read anew.
-    return read_maps(path)
+_read = read_once(read_maps)

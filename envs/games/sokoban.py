@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, TypeAlias
 
+from agentrl.core.datasets import read_once
 from agentrl.core.errors import RecipeError
 from agentrl.core.types import Task
 
 from .base import MoveGame, Tag
-from .sokoban_level import Level, LevelRow, read_level, read_levels
+from .sokoban_level import Level, read_level, read_levels
 from .sokoban_levels import made_levels
 from .sokoban_solver import is_dead, solve
 
@@ -229,18 +229,7 @@ def _task(id_: str, grid: str, solution: str) -> Task:
     return Task(id_, {"grid": grid, "solution": solution})
 
 
-def _read(path: str) -> Sequence[LevelRow]:
-    file = Path(path)
-    if not file.is_file():
-        return read_levels(path)
-    status = file.stat()
-    return _levels(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _levels(path: str, size: int, changed: int) -> Sequence[LevelRow]:
-    # `size` and `changed` make a file that is written anew be read anew.
-    return read_levels(path)
+_read = read_once(read_levels)
 
 
 @lru_cache(maxsize=256)

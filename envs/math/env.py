@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Literal
 
-from agentrl.core.datasets import HUB
+from agentrl.core.datasets import read_once
 from agentrl.core.env import Forkable, Observation, StepResult
 from agentrl.core.errors import EnvError, RecipeError
 from agentrl.core.formats import Format, FormatName
@@ -22,7 +21,7 @@ from agentrl.tools.python import PythonSessionEnv, python_tool
 from .formats import make_final_format
 from .generated import generated_problems
 from .prompts import ACCEPTED, ASKED, PromptStyle, final_answer, problem_prompt
-from .records import Problem, gold_of
+from .records import gold_of
 from .sources import DatasetName, read_problems
 
 _SANDBOX = BubblewrapSettings()
@@ -132,7 +131,10 @@ class MathEnv(PythonSessionEnv):  # type: ignore[misc]  # mypy knows tools/ by a
         if not any(self.files.values()):
             return [problem.task() for problem in generated_problems(split)]
         source = self.files[split]
-        return [problem.task() for problem in _problems(source, self.dataset, split)]
+        if not source:
+            return []
+        problems = _read(source, dataset=self.dataset, split=split)
+        return [problem.task() for problem in problems]
 
     async def begin(self, task: Task, *, seed: int) -> None:
         """Open a session, where programs are to have one."""
@@ -191,19 +193,4 @@ class MathEnv(PythonSessionEnv):  # type: ignore[misc]  # mypy knows tools/ by a
         return f"{worked}\n{last}" if worked else last
 
 
-def _problems(source: str, dataset: DatasetName, split: str) -> Sequence[Problem]:
-    if not source:
-        return ()
-    path = Path(source)
-    if source.startswith(HUB) or not path.is_file():
-        return _read(source, dataset, split, 0, 0)
-    status = path.stat()
-    return _read(source, dataset, split, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _read(
-    source: str, dataset: DatasetName, split: str, size: int, changed: int
-) -> Sequence[Problem]:
-    # `size` and `changed` make a file that is written anew be read anew.
-    return read_problems(source, dataset=dataset, split=split)
+_read = read_once(read_problems)

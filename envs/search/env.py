@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias, TypedDict, Unpack
 
+from agentrl.core.datasets import read_once
 from agentrl.core.env import Demonstration, Forkable, Observation, StepResult
 from agentrl.core.errors import DataError, RecipeError, nearest
 from agentrl.core.formats import FormatName
@@ -361,13 +362,7 @@ def questions_of(file: str) -> Sequence[Question]:
     Raises:
         DataError: the file is missing or malformed.
     """
-    path = Path(file)
-    if not path.name:
-        return ()
-    if not path.is_file():
-        return read_questions(path)
-    status = path.stat()
-    return _questions(path, status.st_size, status.st_mtime_ns)
+    return _questions(file) if Path(file).name else ()
 
 
 def _weights(rewards: Mapping[str, float] | None) -> Mapping[str, float]:
@@ -432,7 +427,4 @@ def _shared_client(url: str) -> HttpRetriever:
     return HttpRetriever(url)
 
 
-@lru_cache(maxsize=16)
-def _questions(path: Path, size: int, changed: int) -> Sequence[Question]:
-    # `size` and `changed` make a file that is written anew be read anew.
-    return read_questions(path)
+_questions = read_once(read_questions)
