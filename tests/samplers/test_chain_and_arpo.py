@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import sys
 from pathlib import Path
 
@@ -15,27 +14,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
-from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, shape, stage, tokenizer
+from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, stage, tokenizer
+from sampler_fakes import cancel_while_sampling, check_no_timing_matters, sample, uneven
 
-from agentrl.core.types import ROOT, StopReason, Task
+from agentrl.core.types import ROOT, StopReason
 from agentrl.engine.base import Completion
-from agentrl.rollout.episode import LiveEpisode
 from agentrl.samplers import AnySampler, ArpoSampler, ChainSampler
 from agentrl.samplers.arbiter import Arbiter
-
-
-def starter(setting):
-    async def start(task, seed):
-        return await LiveEpisode.start(setting, task, seed=seed, group_id="g")
-
-    return start
-
-
-async def sample(sampler, engine, make_env=CountEnv, *, seed=0, **limits):
-    setting = stage(engine, make_env, **limits)
-    trees = await sampler.sample(Task("t"), starter(setting), seed=seed)
-    assert not setting.live and not setting.slots.locked()
-    return trees
 
 
 def by_turn(entropies, *, turns=3):
@@ -161,14 +146,6 @@ async def test_a_branch_factor_of_three_adds_two_siblings_and_cuts_the_last_gran
     assert tree.parents == [ROOT, 0, 1, 1, 0, 4, 0, 6]
 
 
-def uneven(prompt, seed):
-    """Entropies, lengths and actions by hash of (prompt, seed): every line is its own."""
-    rng = random.Random(f"{prompt} {seed}")
-    turn = prompt.count("count ")
-    done = turn > 0 and rng.random() < 0.3
-    return f"{'stop' if done else 'go'} {seed % 997}", rng.random() * 3
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -189,25 +166,7 @@ def test_trees_depend_on_the_seed_and_never_on_who_was_faster(
         probe_tokens=4,
     )
 
-    async def run(shuffle, slots):
-        rng = random.Random(shuffle)
-        engine = RuleEngine(uneven)
-        generate = engine.generate
-
-        async def late(prompt, sampling):
-            for _ in range(rng.choice([0, 1, 2, 5, 30]) if shuffle else 0):
-                await asyncio.sleep(0)
-            return await generate(prompt, sampling)
-
-        engine.generate = late
-        return await sample(sampler, engine, kind, seed=seed, slots=slots, max_turns=5)
-
-    expected = asyncio.run(run(0, 64))
-    leaves = [leaf for tree in expected for leaf in tree.leaves.values()]
-    assert len(leaves) == sampler.trajectories
-    for shuffle, slots in ((1, 64), (2, 3), (3, 1)):
-        trees = asyncio.run(run(shuffle, slots))
-        assert [shape(tree) for tree in trees] == [shape(tree) for tree in expected]
+    check_no_timing_matters(sampler, kind, seed=seed)
 
 
 @settings(max_examples=40, deadline=None)
@@ -358,10 +317,5 @@ async def test_cancelling_a_sampler_closes_every_environment():
     for sampler in (ChainSampler(trajectories=3), ArpoSampler(trajectories=6, initial=3)):
         made.clear()
         setting = stage(RuleEngine(by_turn([1.0, 2.0, 3.0])), make)
-        task = asyncio.create_task(sampler.sample(Task("t"), starter(setting), seed=0))
-        await asyncio.sleep(0.02)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancel_while_sampling(sampler, setting, after=0.02)
         assert len(made) == 3 and all(env.closed for env in made)
-        assert not setting.live and not setting.slots.locked()

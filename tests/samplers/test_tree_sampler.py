@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,24 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
 from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, shape, stage
+from sampler_fakes import cancel_while_sampling, check_no_timing_matters, sample, uneven
 
-from agentrl.core.types import ROOT, StopReason, Task
-from agentrl.rollout.episode import LiveEpisode
+from agentrl.core.types import ROOT, StopReason
 from agentrl.samplers import AnySampler, TreeSampler
-
-
-def starter(setting):
-    async def start(task, seed):
-        return await LiveEpisode.start(setting, task, seed=seed, group_id="g")
-
-    return start
-
-
-async def sample(sampler, engine, make_env=CountEnv, *, seed=0, **limits):
-    setting = stage(engine, make_env, **limits)
-    trees = await sampler.sample(Task("t"), starter(setting), seed=seed)
-    assert not setting.live and not setting.slots.locked()
-    return trees
 
 
 def three_turns(prompt, seed):
@@ -87,12 +72,6 @@ def test_draws_are_with_replacement():
     assert TreeSampler().chosen(0, seed=1) == []
 
 
-def uneven(prompt, seed):
-    rng = random.Random(f"{prompt} {seed}")
-    done = prompt.count("count ") > 0 and rng.random() < 0.3
-    return f"{'stop' if done else 'go'} {seed % 997}", 1.0
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -112,24 +91,7 @@ def test_trees_depend_on_the_seed_and_never_on_who_was_faster(
         open_envs.append(env)
         return env
 
-    async def run(shuffle, slots):
-        rng = random.Random(shuffle)
-        engine = RuleEngine(uneven)
-        generate = engine.generate
-
-        async def late(prompt, sampling):
-            for _ in range(rng.choice([0, 1, 2, 5, 30]) if shuffle else 0):
-                await asyncio.sleep(0)
-            return await generate(prompt, sampling)
-
-        engine.generate = late
-        return await sample(sampler, engine, make, seed=seed, slots=slots, max_turns=5)
-
-    expected = asyncio.run(run(0, 64))
-    assert sum(len(tree.leaves) for tree in expected) == sampler.trajectories
-    for shuffle, slots in ((1, 64), (2, 3), (3, 1)):
-        found = asyncio.run(run(shuffle, slots))
-        assert [shape(tree) for tree in found] == [shape(tree) for tree in expected]
+    check_no_timing_matters(sampler, make, seed=seed)
     assert all(env.closed for env in open_envs)
 
 
@@ -162,13 +124,8 @@ async def test_every_fork_is_closed_also_when_cancelled():
             await asyncio.sleep(3600)
 
     setting = stage(RuleEngine(three_turns), lambda: Watched(on_step=block))
-    task = asyncio.create_task(sampler.sample(Task("t"), starter(setting), seed=0))
-    await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancel_while_sampling(sampler, setting, after=0.05)
     assert forks and all(env.closed for env in forks)
-    assert not setting.live and not setting.slots.locked()
 
 
 async def test_a_chain_that_failed_at_its_root_is_not_expanded():

@@ -1,0 +1,84 @@
+"""What the tests of samplers share: lines over a fake engine, sampled, delayed and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from rollout_fakes import CountEnv, RuleEngine, shape, stage
+
+from agentrl.core.env import Env
+from agentrl.core.types import Task, TrajectoryTree
+from agentrl.rollout.episode import LiveEpisode
+from agentrl.rollout.stage import Stage
+from agentrl.samplers import AnySampler
+
+
+def starter(setting: Stage) -> Callable[..., Awaitable[LiveEpisode]]:
+    """Starts lines of the group "g" on `setting`, as a rollout host does."""
+
+    async def start(task: Task, seed: int) -> LiveEpisode:
+        return await LiveEpisode.start(setting, task, seed=seed, group_id="g")
+
+    return start
+
+
+async def sample(
+    sampler: AnySampler,
+    engine: RuleEngine,
+    make_env: Callable[[], Env] = CountEnv,
+    *,
+    seed: int = 0,
+    **limits: Any,
+) -> Sequence[TrajectoryTree]:
+    """The trees of one task; afterwards no episode is live and no slot is taken."""
+    setting = stage(engine, make_env, **limits)
+    trees = await sampler.sample(Task("t"), starter(setting), seed=seed)
+    assert not setting.live and not setting.slots.locked()
+    return trees
+
+
+def uneven(prompt: str, seed: int) -> tuple[str, float]:
+    """Entropies, lengths and actions by hash of (prompt, seed): every line is its own."""
+    rng = random.Random(f"{prompt} {seed}")
+    done = prompt.count("count ") > 0 and rng.random() < 0.3
+    return f"{'stop' if done else 'go'} {seed % 997}", rng.random() * 3
+
+
+def check_no_timing_matters(
+    sampler: AnySampler, make_env: Callable[[], Env], *, seed: int
+) -> Sequence[TrajectoryTree]:
+    """Samples with answers that come at other times and with fewer slots: the trees are equal."""
+
+    async def run(shuffle: int, slots: int) -> Sequence[TrajectoryTree]:
+        rng = random.Random(shuffle)
+        engine = RuleEngine(uneven)
+        generate = engine.generate
+
+        async def late(prompt: Any, sampling: Any) -> Any:
+            for _ in range(rng.choice([0, 1, 2, 5, 30]) if shuffle else 0):
+                await asyncio.sleep(0)
+            return await generate(prompt, sampling)
+
+        engine.generate = late  # type: ignore[method-assign]
+        return await sample(sampler, engine, make_env, seed=seed, slots=slots, max_turns=5)
+
+    expected = asyncio.run(run(0, 64))
+    assert sum(len(tree.leaves) for tree in expected) == sampler.trajectories
+    for shuffle, slots in ((1, 64), (2, 3), (3, 1)):
+        found = asyncio.run(run(shuffle, slots))
+        assert [shape(tree) for tree in found] == [shape(tree) for tree in expected]
+    return expected
+
+
+async def cancel_while_sampling(sampler: AnySampler, setting: Stage, *, after: float) -> None:
+    """Cancels `sampler` after so many seconds; nothing is live then."""
+    task = asyncio.create_task(sampler.sample(Task("t"), starter(setting), seed=0))
+    await asyncio.sleep(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not setting.live and not setting.slots.locked()
