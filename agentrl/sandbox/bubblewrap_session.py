@@ -339,6 +339,8 @@ class BubblewrapSession(Session):
                 self._line.close()
             if ending is not None and not ending.done():
                 ending.set_exception(EnvError("a sandbox session's container has died"))
+        elif "ended" not in news:
+            pass  # a family that could not begin says why, and goes
         elif news["ended"] == self._pid and self._pid:
             if ending is not None and not ending.done() and not self._program:
                 ending.set_result(news)

@@ -34,7 +34,7 @@ SHM_MB: Final = 8
 _GUEST_MB: Final = 24
 _PULL_SECONDS: Final = 1800.0
 _NOBODY: Final = "65534:65534"
-_MODULES: Final = ("docker_files", "docker_usage", "docker_guest")
+_MODULES: Final = ("docker_files", "docker_usage", "docker_filter", "docker_guest")
 _INTERPRETER: Final = "docker_interpreter"
 _BOOT: Final = """
 import json, sys, types

@@ -34,6 +34,7 @@ from agentrl.sandbox.docker_files import (
     write_file,
     write_frame,
 )
+from agentrl.sandbox.docker_filter import install_filter
 from agentrl.sandbox.docker_usage import Usage, leftovers, processes
 
 _TICK = 0.05
@@ -50,10 +51,7 @@ _ENVIRONMENT = {
     "TZ": "UTC",
     "USER": "nobody",
 }
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 4, 22, 2
-# io_uring_setup, _enter and _register have these numbers on every architecture. Docker's own
-# filter refuses them only from version 25 on.
-_FIRST_REFUSED, _LAST_REFUSED = 425, 427
+_PR_SET_DUMPABLE = 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -444,27 +442,10 @@ def pulled(process: subprocess.Popen[bytes], limits: Mapping[str, Any]) -> list[
     return [Stream(pipe.fileno(), room) for pipe in (process.stdout, process.stderr)]
 
 
-def refuse_io_uring() -> None:
-    """Install a filter, for this process and all its children, beside that of the daemon."""
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
-
-    load_number, clear_x32 = (0x20, 0, 0, 0), (0x54, 0, 0, 0xBFFFFFFF)
-    allow, refuse = (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050000 | errno.EPERM)
-    below, above = (0x35, 0, 2, _FIRST_REFUSED), (0x25, 1, 0, _LAST_REFUSED)
-    code = b"".join(
-        struct.pack("HBBI", *one) for one in (load_number, clear_x32, below, above, refuse, allow)
-    )
-    program = Program(len(code) // 8, code)
-    if _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "the filter of system calls was refused")
-
-
 def main(interpreter_source: str) -> None:
     """Serve requests until the owner is gone."""
     _LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    refuse_io_uring()
+    install_filter(_LIBC)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # Nothing that a program writes may be imported here.

@@ -7,6 +7,7 @@ from hostile_files import FILES
 from hostile_records import LIMITS, Hostile, filled
 from hostile_resources import RESOURCES
 from hostile_survivors import SURVIVORS
+from hostile_watcher import WATCHER
 from hostile_world import KERNEL, NETWORK, PROCESSES
 
 __all__ = ["HOSTILE", "LIMITS", "Hostile", "filled"]
@@ -19,5 +20,6 @@ HOSTILE = (
     *PROCESSES,
     *KERNEL,
     *CHANNELS,
+    *WATCHER,
 )
 """Every attack, by unique name."""

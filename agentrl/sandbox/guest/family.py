@@ -37,17 +37,21 @@ def enter(control: socket.socket) -> NoReturn:
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     kernel.unshare(_OWN_SPACES)
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    kernel.mount_proc()
+    last_pid = -1
+    with contextlib.suppress(OSError):
+        last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
+    kernel.protect_settings()
     kernel.raise_loopback()
-    Family(control, wake).serve()
+    Family(control, wake, last_pid).serve()
     os._exit(0)
 
 
 class Family:
-    """The loop of a family's first process."""
+    """The loop of a family's first process; `last_pid` is the open number of the last process."""
 
-    def __init__(self, control: socket.socket, wake: int) -> None:
-        self._wake = wake
+    def __init__(self, control: socket.socket, wake: int, last_pid: int) -> None:
+        self._wake, self._last_pid = wake, last_pid
         self._members: dict[int, Member] = {}
         self._poll = select.poll()
         self._poll.register(wake, select.POLLIN)
@@ -135,7 +139,7 @@ class Family:
             os._exit(0)
 
         with contextlib.suppress(OSError):  # so that every program has the same process id
-            members.write("/proc/sys/kernel/ns_last_pid", "1")
+            os.pwrite(self._last_pid, b"1", 0)
         pid = members.spawn(enter, run, frame.descriptors, prepare=prepare)
         member.programs.add(pid)
         member.watch = Watch(allowed, time.monotonic(), 0.0, program=True)

@@ -79,6 +79,7 @@ _UNKNOWN: dict[str, tuple[int, int]] = {
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _CLONE, _UNSHARE, _SOCKET, _KILL_CALL = (56, 220), (272, 97), (41, 198), (62, 129)
+_PRLIMIT = (302, 261)
 _X32 = 0x40000000
 
 _NEW_NAMESPACES = 0x7E020000
@@ -131,6 +132,8 @@ def guest_filter(*, may_branch: bool) -> bytes:
     program += _when(
         _KILL_CALL[column], _op(_EQUAL, 0xFFFFFFFF, 0, 1) + _refuse(errno.EPERM) + allowed
     )
+    # The process that watches has the same user, which is all that this call asks for.
+    program += _when(_PRLIMIT[column], _op(_EQUAL, 0, 1, 0) + _refuse(errno.EPERM) + allowed)
     namespaces = 0x00020000 if may_branch else 0
     program += _when(
         _UNSHARE[column], _op(_EQUAL, namespaces, 1, 0) + _refuse(errno.EPERM) + allowed

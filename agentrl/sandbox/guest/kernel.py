@@ -16,7 +16,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
 CAP_SYS_ADMIN = 21
 
@@ -64,6 +65,21 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     """Mount a file system on a folder."""
     done = _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode())
     _checked(done, f"mount {target}")
+
+
+def mount_proc() -> None:
+    """Mount a /proc of this process namespace."""
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def protect_settings() -> None:
+    """Let nobody change the kernel's settings from here on.
+
+    Some of them belong to a namespace, and so to the user who made it.
+    """
+    flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("/proc/sys", "/proc/sys", "", MS_BIND)
+    mount("none", "/proc/sys", "", flags)
 
 
 def unmount(target: str) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
     control, preload, *first = sys.argv[1:]
     if first:
         if first == ["root"]:
-            kernel.mount("proc", "/proc", "proc", 14)
+            kernel.mount_proc()
             _leave_root()
         kernel.fix_addresses()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1]])
