@@ -128,12 +128,9 @@ def grade_text(
 def grade_answer(answer: str, gold: GoldLike, *, deadline: float = DEADLINE) -> Grade:
     """The grade of a bare answer. Blocks for up to `deadline` seconds where a worker is needed."""
     gold = _gold(gold)
-    quick = grade_quickly(answer, gold)
-    if quick is not None:
-        return quick
-    remembered = _failures.get((gold, answer))
-    if remembered:
-        return Grade(Outcome.UNGRADED, remembered, answer)
+    known = _without_worker(answer, gold)
+    if known is not None:
+        return known
     reply = pool().call(_request(answer, gold), deadline=deadline)
     return _graded(reply, answer, gold)
 
@@ -150,14 +147,20 @@ async def grade_text_async(
     if answer is None:
         return Grade(Outcome.NO_ANSWER)
     gold = _gold(gold)
+    known = _without_worker(answer, gold)
+    if known is not None:
+        return known
+    submitted = pool().submit(_request(answer, gold), deadline=deadline)
+    return _graded(await asyncio.wrap_future(submitted), answer, gold)
+
+
+def _without_worker(answer: str, gold: Gold) -> Grade | None:
+    """The grade where no worker is needed for it, or where one has failed at this pair before."""
     quick = grade_quickly(answer, gold)
     if quick is not None:
         return quick
     remembered = _failures.get((gold, answer))
-    if remembered:
-        return Grade(Outcome.UNGRADED, remembered, answer)
-    submitted = pool().submit(_request(answer, gold), deadline=deadline)
-    return _graded(await asyncio.wrap_future(submitted), answer, gold)
+    return Grade(Outcome.UNGRADED, remembered, answer) if remembered else None
 
 
 def grade_quickly(answer: str, gold: GoldLike) -> Grade | None:
