@@ -24,27 +24,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from envhost import ACTION, Answers
 
 from agentrl.adapters.envhost_pool import HostPool
-from agentrl.core.env import Env, Observation, StepInfo, StepResult
+from agentrl.core.env import Env
 from agentrl.core.registry import make_env
-from agentrl.core.types import Message, Task
+from agentrl.core.types import Task
 
-ACTION = "<search>the capital of the country where the Amazon ends</search>"
-ENV_ID = "served_env:Answers"
-
-
-class Answers(Env):
-    """Answers at once with a short message."""
-
-    async def reset(self, task: Task, *, seed: int) -> Observation:
-        """One message."""
-        self._answer = (Message.of("tool", f"<result>{task.id} {seed}</result>"),)
-        return self._answer
-
-    async def step(self, action: str) -> StepResult:
-        """The same message."""
-        return StepResult(self._answer, 0.0, False, False, StepInfo())
+ENV_ID = "envhost:Answers"
 
 
 class Row(NamedTuple):
