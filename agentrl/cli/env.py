@@ -77,7 +77,8 @@ def check(id: Id, arg: Args = None) -> None:
     console = Console(soft_wrap=True)
     settings = parsed_settings(arg or ())
     make_env(id, **settings)
-    report = asyncio.run(check_env(lambda: make_env(id, **settings)))
+    with Console(stderr=True).status(f"playing {id} in every way that its contract speaks of"):
+        report = asyncio.run(check_env(lambda: make_env(id, **settings)))
     for rule in report.checked:
         console.print(f"[green]ok[/green]      {RULES[rule]}")
     for rule, reason in report.skipped:

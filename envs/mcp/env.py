@@ -83,7 +83,7 @@ class McpEnv(ToolEnv):
     def tasks(self, split: str) -> Sequence[Task]:
         """The questions of the split."""
         if self._builtin:
-            return _questions(split)
+            return _questions(split) if split in self.paths else ()
         path = self.paths.get(split, "")
         if not path:
             return ()
