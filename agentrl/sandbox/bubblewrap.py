@@ -156,7 +156,7 @@ class _Pool:
     """What belongs to one process and event loop: a container and a bound on what lives in it."""
 
     def __init__(self, settings: BubblewrapSettings) -> None:
-        self._preload = settings.preload
+        self._settings = settings
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
@@ -174,7 +174,9 @@ class _Pool:
         async with self._starting:
             if self._container is None or not self._container.alive:
                 self.close()
-                self._container = await start_container(self._preload)
+                self._container = await start_container(
+                    self._settings.preload, processes=self._settings.processes
+                )
             return self._container
 
     async def runner(self) -> _Runner:

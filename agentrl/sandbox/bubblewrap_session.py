@@ -122,6 +122,7 @@ class BubblewrapSession(Session):
                 with enough_descriptors():
                     await self._fork_into(await self._ready(), twin)
         except BaseException:
+            twin._ending = None  # nobody waits for it
             twin._drop()
             self._slots.release()
             raise

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentrl.core.errors import EnvError, SetupError
+from agentrl.sandbox.guest.limits import UNCOUNTED
 
 _GUEST = Path(__file__).parent / "guest"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -81,8 +82,10 @@ class Container:
             raise EnvError(f"the sandbox's container has died: {error}") from error
 
 
-async def start_container(preload: Sequence[str]) -> Container:
+async def start_container(preload: Sequence[str], *, processes: int) -> Container:
     """Start a container and wait until its interpreter has imported `preload`.
+
+    Programs in it have at most `processes` processes and threads, all together.
 
     Raises:
         SetupError: bubblewrap is missing, namespaces are forbidden, or an import fails.
@@ -100,8 +103,9 @@ async def start_container(preload: Sequence[str]) -> Container:
         files = {path: _memory_file(text, opened) for path, text in _ETC.items()}
         argv = [program, *_namespaces(as_root=as_root), *_file_system(files), "--"]
         argv += [sys.executable, "-s", "-P", "-c", _START, str(theirs.fileno()), ",".join(preload)]
+        argv += [str(processes), "root" if as_root else "user"]
         process = subprocess.Popen(
-            [*argv, "root" if as_root else "user"],
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -213,6 +217,11 @@ def _explain(said: str) -> str:
     last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
     if "ModuleNotFoundError" in last or "ImportError" in last:
         return f"the sandbox's interpreter cannot import what `preload` lists: {last}"
+    if UNCOUNTED in last:
+        return (
+            f"the bubblewrap sandbox could not start: {last}. Run as another user than the "
+            "machine's root, or let root have CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID"
+        )
     return (
         f"the bubblewrap sandbox could not start: {last}. It needs user namespaces "
         "(sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, on Ubuntu "

@@ -14,13 +14,15 @@ class BubblewrapSettings(Settings):
     """Linux namespaces (the Debian package bubblewrap): no network, its own processes and files.
 
     Interpreters are forked from a warm one that has imported `preload`. At most `sessions` live at
-    once; a call waits for a free one.
+    once; a call waits for a free one. Processes and threads of all of them together are at most
+    `processes`, each session's two of our own included: beyond that no program can start another.
     """
 
     type: Literal["bubblewrap"] = "bubblewrap"
     limits: Limits = Limits()
     preload: tuple[str, ...] = ("numpy",)
     sessions: int = Field(default=1024, ge=1)
+    processes: int = Field(default=4096, ge=64)
 
 
 class DockerSettings(Settings):

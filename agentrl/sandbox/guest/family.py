@@ -30,8 +30,11 @@ _PATIENCE = 5.0
 _OWN_SPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET
 
 
-def enter(control: socket.socket) -> NoReturn:
-    """Be the first process of a new process namespace, for the session or program of `control`."""
+def enter(control: socket.socket, total: int) -> NoReturn:
+    """Be the first process of a new process namespace, for the session or program of `control`.
+
+    `total` bounds the processes of all families together.
+    """
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     # Signals that the zygote does not handle cannot end the first process of a namespace.
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
@@ -43,15 +46,15 @@ def enter(control: socket.socket) -> NoReturn:
         last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
     kernel.protect_settings()
     kernel.raise_loopback()
-    Family(control, wake, last_pid).serve()
+    Family(control, wake, last_pid, total).serve()
     os._exit(0)
 
 
 class Family:
     """The loop of a family's first process; `last_pid` is the open number of the last process."""
 
-    def __init__(self, control: socket.socket, wake: int, last_pid: int) -> None:
-        self._wake, self._last_pid = wake, last_pid
+    def __init__(self, control: socket.socket, wake: int, last_pid: int, total: int) -> None:
+        self._wake, self._last_pid, self._total = wake, last_pid, total
         self._members: dict[int, Member] = {}
         self._poll = select.poll()
         self._poll.register(wake, select.POLLIN)
@@ -121,7 +124,7 @@ class Family:
         argv, code = frame.header.get("argv"), frame.blobs[-1]
 
         def enter() -> None:
-            members.settle_in(allowed.disk)
+            members.settle_in(allowed.disk, self._total)
             folder = os.open(members.WORK, os.O_RDONLY | os.O_DIRECTORY)
             members.put_files(folder, names, frame.blobs[: len(names)])
             os.close(folder)
@@ -153,7 +156,7 @@ class Family:
             if again:
                 members.join(member.spaces)
             else:
-                members.settle_in(allowed.disk)
+                members.settle_in(allowed.disk, self._total)
 
         def prepare() -> None:
             members.prepare_session(allowed, count)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
+UNCOUNTED = "the kernel does not limit how many processes this user starts"
 
 
 class Allowance(NamedTuple):
@@ -39,13 +40,25 @@ def restrict(allowed: Allowance, *, processes: int | None, ceiling: int | None, 
     _set(resource.RLIMIT_NOFILE, allowed.files)
     _set(resource.RLIMIT_FSIZE, allowed.disk * MIB)
     if processes is not None and ceiling is not None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, ceiling))
+        limit_processes(processes, ceiling)
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_MEMLOCK, 0)
     _set(resource.RLIMIT_NICE, 0)
     _set(resource.RLIMIT_RTPRIO, 0)
     if cpu:
         _set(resource.RLIMIT_CPU, int(allowed.cpu) + 2)
+
+
+def limit_processes(processes: int, ceiling: int | None = None) -> None:
+    """Let this user id have at most `processes` in this user namespace, as far as it may now.
+
+    A namespace that this process makes holds all users in it together to that.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    ceiling = hard if ceiling is None else ceiling
+    if hard != resource.RLIM_INFINITY:
+        processes, ceiling = min(processes, hard), min(ceiling, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, ceiling))
 
 
 def _set(which: int, value: int) -> None:

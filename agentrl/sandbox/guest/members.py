@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from . import filters, kernel
 from .interpreter import LiveInterpreter
-from .limits import Allowance, restrict
+from .limits import Allowance, limit_processes, restrict
 
 HOME = "/home"
 WORK = "/home/user"
@@ -87,8 +87,12 @@ def furnish(disk: int, *, bare: bool = False) -> None:
             os.mkdir(folder, 0o755)
 
 
-def settle_in(disk: int) -> None:
-    """Enter a user and a mount namespace of one's own, with an empty home."""
+def settle_in(disk: int, total: int) -> None:
+    """Enter a user and a mount namespace of one's own, with an empty home.
+
+    `total` bounds the processes of all such namespaces together.
+    """
+    limit_processes(total)
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
     write("/proc/self/setgroups", "deny")
     write("/proc/self/uid_map", f"{_UID} 0 1")

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from . import family, kernel, wire
 from .interpreter import open_streams, rehearse
+from .limits import UNCOUNTED, limit_processes
 from .members import WORK
 
 _NOBODY = 65534
@@ -22,18 +23,19 @@ _NOBODY = 65534
 def main() -> None:
     """Serve the socket whose descriptor is the first argument; the second lists what to import.
 
-    With a third argument it first gets ready: `root` (of the machine) becomes nobody's root, in a
-    user namespace; and the program starts again at addresses that do not vary, so that what
-    depends on them (the order of a set of objects) is the same in every container.
+    The third bounds the processes of all programs together. With a fourth it first gets ready:
+    `root` (of the machine) becomes nobody's root, in a user namespace; and the program starts again
+    at addresses that do not vary, so that what depends on them (the order of a set of objects) is
+    the same in every container.
     """
-    control, preload, *first = sys.argv[1:]
+    control, preload, total, *first = sys.argv[1:]
     if first:
         if first == ["root"]:
             kernel.mount_proc()
             _leave_root()
         kernel.fix_addresses()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1]])
-    serve(socket.socket(fileno=int(control)), preload.split(","))
+    serve(socket.socket(fileno=int(control)), preload.split(","), int(total))
 
 
 def _leave_root() -> None:
@@ -69,8 +71,9 @@ def _wait_and_exit(child: int) -> NoReturn:
     os._exit(abs(os.waitstatus_to_exitcode(status)))
 
 
-def serve(control: socket.socket, preload: list[str]) -> NoReturn:
+def serve(control: socket.socket, preload: list[str], total: int) -> NoReturn:
     """Fork a family for every frame, until the host has gone."""
+    _check_that_processes_are_limited()
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
     for name in filter(None, preload):
@@ -96,7 +99,21 @@ def serve(control: socket.socket, preload: list[str]) -> NoReturn:
                     os.read(wake, 4096)
                 _reap()
             else:
-                _next(control, own, (wake, woken))
+                _next(control, own, (wake, woken), total)
+
+
+def _check_that_processes_are_limited() -> None:
+    """End this process where a limit on processes would not hold: it never does for root."""
+    child = os.fork()
+    if child == 0:
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        limit_processes(1, 1)
+        with contextlib.suppress(BlockingIOError):
+            os._exit(1 if os.fork() else 0)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        sys.exit(UNCOUNTED)
 
 
 def _rehearse() -> None:
@@ -123,7 +140,7 @@ def _make_streams() -> None:
         os.close(descriptor)
 
 
-def _next(control: socket.socket, own: int, pipes: tuple[int, int]) -> None:
+def _next(control: socket.socket, own: int, pipes: tuple[int, int], total: int) -> None:
     try:
         _, descriptors = wire.take(control, 1)
     except OSError:
@@ -137,7 +154,7 @@ def _next(control: socket.socket, own: int, pipes: tuple[int, int]) -> None:
         for descriptor in (own, *pipes):
             os.close(descriptor)
         try:
-            family.enter(socket.socket(fileno=descriptors[0]))
+            family.enter(socket.socket(fileno=descriptors[0]), total)
         except BaseException as error:
             with contextlib.suppress(OSError, ValueError):
                 wire.send(
