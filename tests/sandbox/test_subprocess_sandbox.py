@@ -55,18 +55,23 @@ async def test_a_limit_has_its_outcome(sandbox, code, statuses):
     assert (await sandbox.run_python(code, limits=limits)).status in statuses
 
 
+def runs(pid: int) -> bool:
+    """Whether this process is there and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 async def test_what_a_program_left_in_its_group_ends_with_it(sandbox):
     code = "import os, time\npid = os.fork()\nif pid == 0: time.sleep(1000)\nprint(pid)"
     left = int((await sandbox.run_python(code)).stdout)
     for _ in range(100):
-        try:
-            state = Path(f"/proc/{left}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return
-        if state == "Z":
-            return
+        if not runs(left):
+            break
         await asyncio.sleep(0.02)
-    pytest.fail(f"{left} still runs")
+    assert not runs(left)
 
 
 async def test_a_session_keeps_its_variables_until_its_interpreter_ends(sandbox):
