@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import pickle
@@ -10,22 +9,19 @@ import shutil
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rollout_fakes import tokenizer
+from sweeps import SHARED_DATA, Script, exceptions, needs_data, swept
 
 from agentrl.core.registry import make_env
-from agentrl.core.types import StopReason, Trajectory
-from agentrl.engine.settings import ScriptedSettings
 from agentrl.envs.code import builtin
 from agentrl.envs.code.inside import decode
-from agentrl.rollout.host import HostSpec, RolloutHost
-from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
-from agentrl.samplers import AnySampler, ChainSampler, TreeSampler
+from agentrl.samplers import TreeSampler
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-ORACLE, SPOILED = "oracle", "spoiled_oracle"
+ORACLE: Script = "oracle"
+SPOILED: Script = "spoiled_oracle"
+AT_ONCE = 16
+"""Episodes that are open at the same time."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,57 +32,6 @@ pytestmark = [
 ]
 DOCSTRING_FAULTS = {"HumanEval/47": "an example of its docstring is wrong"}
 """Rows whose solution fails what is visible; it is played again, and the hidden tests pass."""
-
-
-def needs(name: str) -> pytest.MarkDecorator:
-    there = (DATA / name).is_dir()
-    return pytest.mark.skipif(not there, reason=f"the data set {name} is not in {DATA}")
-
-
-async def played(
-    folder: Path,
-    env_id: str,
-    env: dict[str, Any],
-    split: str,
-    *,
-    script: str = ORACLE,
-    sampler: AnySampler | None = None,
-    count: int | None = None,
-) -> dict[str, list[Trajectory]]:
-    """The trajectories of each task of a split, or of its first `count`."""
-    tokenizer().save_pretrained(folder)
-    spec = HostSpec(
-        env_id=env_id,
-        env_args=env,
-        engine=ScriptedSettings(script=script),
-        model=str(folder),
-        sampler=sampler or ChainSampler(trajectories=1),
-        rollout=RolloutSettings(
-            concurrency=16,
-            sampling=SamplingSettings(max_tokens_per_turn=65536),
-            limits=LimitsSettings(max_turns=8, max_tokens=262144),
-        ),
-    )
-    tasks = make_env(env_id, **env).tasks(split)[:count]
-    host = RolloutHost(spec)
-    await host.start()
-    try:
-        groups = await asyncio.gather(*(host.sample_group(task, seed=0) for task in tasks))
-    finally:
-        await host.close()
-    found = {group.task_id: group.trajectories() for group in groups}
-    assert len(found) == len(tasks)
-    return found
-
-
-def exceptions(found: dict[str, list[Trajectory]], wanted: float) -> dict[str, object]:
-    """Tasks that did not end, by themselves, with this return in every trajectory."""
-    return {
-        id_: [(str(one.stop_reason), one.episode_return) for one in ones]
-        for id_, ones in found.items()
-        if any(one.stop_reason is not StopReason.TERMINATED for one in ones)
-        or any(one.episode_return != wanted for one in ones)
-    }
 
 
 def livecodebench(folder: Path) -> str:
@@ -135,68 +80,78 @@ def livecodebench(folder: Path) -> str:
     return str(path)
 
 
-@needs("humaneval")
+@needs_data("humaneval")
 @pytest.mark.parametrize(("script", "wanted"), [(ORACLE, 1.0), (SPOILED, 0.0)])
-async def test_humaneval(script: str, wanted: float, tmp_path: Path) -> None:
-    env = {"eval": str(DATA / "humaneval" / "test.jsonl")}
-    found = await played(tmp_path, "code/functions", env, "eval", script=script)
-    assert len(found) == 98
-    assert exceptions(found, wanted) == {}
-    again = {id_ for id_, (one,) in found.items() if len(one.turns) > 1}
+async def test_humaneval(script: Script, wanted: float, tmp_path: Path) -> None:
+    env = {"eval": str(SHARED_DATA / "humaneval" / "test.jsonl")}
+    played = await swept(
+        "code/functions", env, folder=tmp_path, tasks="eval", script=script, at_once=AT_ONCE
+    )
+    assert (len(played), exceptions(played, wanted)) == (98, [])
+    again = {one.tree.task_id for one in played if len(one.turns) > 1}
     if script == ORACLE:
         assert again == set(DOCSTRING_FAULTS)
 
 
-@needs("mbpp")
+@needs_data("mbpp")
 @pytest.mark.parametrize(("script", "wanted"), [(ORACLE, 1.0), (SPOILED, 0.0)])
-async def test_mbpp(script: str, wanted: float, tmp_path: Path) -> None:
+async def test_mbpp(script: Script, wanted: float, tmp_path: Path) -> None:
     # All tests in the prompt, as in the paper; two rows differ in these alone.
-    env = {"eval": str(DATA / "mbpp" / "mbpp.jsonl"), "visible": "all", "max_turns": 1}
-    found = await played(tmp_path, "code/functions", env, "eval", script=script)
-    assert len(found) == 584
-    assert exceptions(found, wanted) == {}
+    env = {"eval": str(SHARED_DATA / "mbpp" / "mbpp.jsonl"), "visible": "all", "max_turns": 1}
+    played = await swept(
+        "code/functions", env, folder=tmp_path, tasks="eval", script=script, at_once=AT_ONCE
+    )
+    assert (len(played), exceptions(played, wanted)) == (584, [])
 
 
 @pytest.mark.parametrize(("script", "wanted"), [(ORACLE, 1.0), (SPOILED, 0.0)])
 async def test_the_built_in_problems_in_both_formats(
-    script: str, wanted: float, tmp_path: Path
+    script: Script, wanted: float, tmp_path: Path
 ) -> None:
     for split, count in (("train", 20), ("eval", 8)):
-        found = await played(tmp_path, "code/functions", {}, split, script=script)
-        assert len(found) == count
-        assert exceptions(found, wanted) == {}
+        played = await swept(
+            "code/functions", folder=tmp_path, tasks=split, script=script, at_once=AT_ONCE
+        )
+        assert (len(played), exceptions(played, wanted)) == (count, [])
     env = {"eval": livecodebench(tmp_path)}
-    found = await played(tmp_path, "code/functions", env, "eval", script=script)
-    assert len(found) == 28
-    assert exceptions(found, wanted) == {}
-    turns = Counter(len(one.turns) for (one,) in found.values())
-    assert turns == ({1: 28} if script == ORACLE else {3: 28})
+    played = await swept(
+        "code/functions", env, folder=tmp_path, tasks="eval", script=script, at_once=AT_ONCE
+    )
+    assert (len(played), exceptions(played, wanted)) == (28, [])
+    assert {len(one.turns) for one in played} == ({1} if script == ORACLE else {3})
 
 
-@pytest.mark.parametrize(("script", "wanted"), [(ORACLE, 1.0), (SPOILED, 0.0)])
-async def test_every_question_of_a_session(script: str, wanted: float, tmp_path: Path) -> None:
-    count = 300 if script == ORACLE else 60
-    found = await played(tmp_path, "code/session", {}, "eval", script=script, count=count)
-    assert len(found) == count
+@pytest.mark.parametrize(("script", "count"), [(ORACLE, 300), (SPOILED, 60)])
+async def test_every_question_of_a_session(script: Script, count: int, tmp_path: Path) -> None:
+    tasks = make_env("code/session").tasks("eval")[:count]
+    played = await swept(
+        "code/session", folder=tmp_path, tasks=tasks, script=script, at_once=AT_ONCE
+    )
+    assert len(played) == count
     if script == SPOILED:
         # Spoiled calls are no Python, and so is what is answered; some episodes are truncated.
-        assert {one.episode_return for (one,) in found.values()} == {0.0}
+        assert {one.episode_return for one in played} == {0.0}
     else:
-        assert exceptions(found, wanted) == {}
+        assert exceptions(played, 1.0) == []
 
 
 TREE = TreeSampler(trees=1, expansions=6)
 
 
 async def test_every_leaf_of_a_tree_of_sessions_is_right(tmp_path: Path) -> None:
-    found = await played(tmp_path, "code/session", {}, "eval", sampler=TREE, count=15)
-    assert {len(ones) for ones in found.values()} == {7}
-    assert exceptions(found, 1.0) == {}
+    tasks = make_env("code/session").tasks("eval")[:15]
+    played = await swept(
+        "code/session", folder=tmp_path, tasks=tasks, sampler=TREE, at_once=AT_ONCE
+    )
+    assert set(Counter(one.tree.task_id for one in played).values()) == {7}
+    assert exceptions(played, 1.0) == []
 
 
 async def test_leaves_of_a_tree_whose_forks_are_broken_are_wrong(tmp_path: Path) -> None:
-    broken = "code_envs:FreshForkSession"
-    found = await played(tmp_path, broken, {}, "eval", sampler=TREE, count=15)
-    returns = Counter(one.episode_return for ones in found.values() for one in ones)
+    tasks = make_env("code/session").tasks("eval")[:15]
+    played = await swept(
+        "code_envs:FreshForkSession", folder=tmp_path, tasks=tasks, sampler=TREE, at_once=AT_ONCE
+    )
+    returns = Counter(one.episode_return for one in played)
     assert returns[0.0] > 30, "an expert that reads what its session shows finds nothing there"
     assert returns[1.0] >= 15, "the chains that were not forked"
