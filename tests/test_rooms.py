@@ -46,6 +46,8 @@ ONLY_IN = {
     "deepspeed": ("learner",),
     "vllm": ("engine",),
     "verifiers": ("adapters",),
+    "docker": ("sandbox",),
+    "gymnasium": ("gym",),
 }
 # The program is entered here: whatever it starts is imported when a command asks for it.
 LIGHT = (
