@@ -53,7 +53,6 @@ _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|rm|mbox|operatorname|mathit|mathsf)\s*\{([^{}]*)\}"
 )
 _SPACED_DIGITS = re.compile(r"(?<=\d) (?=\d)")
-_CENTS = Fraction(1, 100)
 
 
 class Unit(NamedTuple):

@@ -68,7 +68,6 @@ MAX_TOKENS: Final = 600
 MAX_SIGNS: Final = 4
 
 _PRODUCT = ("*", "\\cdot", "\\times", "\\ast")
-_CLOSERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|"}
 _SEPARATORS = (",", ";", "and", "or")
 _CALLED = frozenset("fghpFGP")
 
