@@ -138,10 +138,10 @@ class MiniWobEnv(Env):
         self._abandoned.atexit = False
 
         async def start() -> tuple[str, _Shown]:
-            opening = await session.open(
+            utterance = await session.open(
                 address, int(task.data["seed"]), seconds=self.deadline_seconds
             )
-            return opening.utterance, await self._look(session)
+            return utterance, await self._look(session)
 
         # Waiting for a page and playing on it have their deadline each.
         utterance, shown = await self._guarded(pool, start(), seconds=2 * self.deadline_seconds)

@@ -104,8 +104,7 @@
     refs = new WeakMap();
     elements = [];
     const said = core.getUtterance();
-    return {utterance: typeof said === 'string' ? said : said.utterance,
-            limit: core.EPISODE_MAX_TIME};
+    return typeof said === 'string' ? said : said.utterance;
   }
 
   // ---- what is on the page ---------------------------------------------------------------------

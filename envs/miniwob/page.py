@@ -48,13 +48,6 @@ class Look(NamedTuple):
     milliseconds: float
 
 
-class Opening(NamedTuple):
-    """What an episode starts with: the task in words and the page's time limit."""
-
-    utterance: str
-    limit_ms: float
-
-
 class Session:
     """An episode's hold on a page; all methods run in the pool's thread (`BrowserPool.run`)."""
 
@@ -63,8 +56,8 @@ class Session:
         self._slot: Slot | None = None
         self._clipboard = ""
 
-    async def open(self, address: str, seed: int, *, seconds: float) -> Opening:
-        """Load the page at `address` anew and start its episode.
+    async def open(self, address: str, seed: int, *, seconds: float) -> str:
+        """Load the page at `address` anew and start its episode; returns its task in words.
 
         A page or browser that has died since its last episode is replaced once. `seconds` bounds
         the wait for a page while all of them are in use.
@@ -80,7 +73,7 @@ class Session:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    async def _start(self, slot: Slot, address: str, seed: int) -> Opening:
+    async def _start(self, slot: Slot, address: str, seed: int) -> str:
         slot.address = address
         slot.loading.clear()
         await slot.page.mouse.move(*_PARKED)
@@ -89,8 +82,7 @@ class Session:
             "() => { __episode.advance(1); return __episode.ready() }"
         ):
             await asyncio.sleep(_POLL_SECONDS)
-        said = await slot.page.evaluate("seed => __episode.start(seed)", seed)
-        return Opening(str(said["utterance"]), float(said["limit"]))
+        return str(await slot.page.evaluate("seed => __episode.start(seed)", seed))
 
     async def end(self, *, healthy: bool) -> None:
         """Give the page back; may be called twice."""

@@ -9,9 +9,6 @@ from typing import TypeAlias
 
 from ..view import Node
 
-FIELDS = ("input", "input-password", "input-number", "input-date", "input-time", "textarea")
-"""Tags of elements that text is typed into."""
-
 
 class LostError(LookupError):
     """The page does not look as the expert knows it."""
