@@ -29,6 +29,7 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_fork = ctypes.PyDLL(None, use_errno=True).fork
 _libc.mount.argtypes = [
     ctypes.c_char_p,
     ctypes.c_char_p,
@@ -49,6 +50,14 @@ def _checked(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def fork() -> int:
+    """As `os.fork`, without Python's own work in the child, which costs it 300 KB of shared pages.
+
+    What it leaves undone: new seeds for `random`, new locks. Only for a process with one thread.
+    """
+    return _checked(_fork(), "fork")
 
 
 def unshare(flags: int) -> None:

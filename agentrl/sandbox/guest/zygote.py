@@ -148,8 +148,7 @@ def _next(control: socket.socket, own: int, pipes: tuple[int, int], total: int) 
     if not descriptors:
         os._exit(0)
     kernel.unshare(kernel.CLONE_NEWPID)
-    pid = os.fork()
-    if pid == 0:
+    if kernel.fork() == 0:
         control.close()
         for descriptor in (own, *pipes):
             os.close(descriptor)
