@@ -155,7 +155,7 @@ def environments() -> Iterator[Mistake]:
     yield told("a module that cannot be imported", BROKEN.strip(), "env check broken:BrokenEnv")
     yield told("an unknown setting", "", "env play demo/guess --arg higest=9")
     yield told("an unknown task", "", "env play demo/guess --task train-10")
-    yield told("an environment without its data", "", "env check search/corpus")
+    yield told("an environment without its data", "", "env check service/tasks --arg domain=retail")
     yield told("a Gymnasium id that is not there", "", "env play gym:FrozenLake-v9")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agentrl.core.errors import RecipeError
+from agentrl.core.registry import env_ids
 from agentrl.recipe.load import load
 
 GOOD = """\
@@ -104,7 +105,7 @@ MISTAKES = {
     "an unknown environment": (
         ("search/facts", "search/fact"),
         "x.yaml:3: env.id: no environment is named 'search/fact'. Did you mean 'search/facts'? "
-        "`agentrl env list` shows the 4 installed ones.",
+        f"`agentrl env list` shows the {len(env_ids())} installed ones.",
     ),
     "an unknown setting of the environment": (
         ("max_turns", "max_turn"),
@@ -260,7 +261,7 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path, monkeypatch) -> None
         load("recipes/arpo_serach.yaml")
     said = str(caught.value)
     assert said.startswith("no recipe 'recipes/arpo_serach.yaml': no such file from ")
-    assert "Did you mean 'arpo_search'? Shipped: arpo_search, grpo_search" in said
+    assert "Did you mean 'arpo_search'? Shipped: arpo_code, arpo_search, grpo_code" in said
 
 
 def test_sft_needs_its_section(tmp_path, monkeypatch) -> None:

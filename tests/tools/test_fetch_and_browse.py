@@ -162,11 +162,12 @@ async def test_size_time_redirects_and_errors_are_bounded_and_told():
         "/broken": Reply(b"", 500),
     }
     with site(replies) as there:
-        get = fetcher(max_bytes=2000, timeout=0.5, max_redirects=3).get
+        with pytest.raises(ToolError, match=r"did not answer within 0\.5 s"):
+            await fetcher(robots=False, timeout=0.5).get(there.url + "/slow")
+        get = fetcher(max_bytes=2000, max_redirects=3).get
         for path, said in (
             ("/big", "larger than 2,000 bytes"),
             ("/bomb", "larger than 2,000 bytes"),
-            ("/slow", "did not answer within 0.5 s"),
             ("/loop", "more than 3 redirects"),
             ("/broken", "500 Internal Server Error"),
             ("/none", "404 Not Found"),
