@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agentrl.core.errors import EnvError, SetupError
 from agentrl.sandbox.guest.limits import UNCOUNTED
+from agentrl.sandbox.root import may_leave_root
 
 _GUEST = Path(__file__).parent / "guest"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -53,7 +54,6 @@ _START = (
     "from guest.zygote import main; sys.path.pop(0); main()"
 )
 _START_SECONDS = 120.0
-_CAP_SYS_ADMIN, _NOBODY = 21, 65534
 
 
 class Container:
@@ -97,7 +97,7 @@ async def start_container(preload: Sequence[str], *, processes: int) -> Containe
             "apt-get install bubblewrap (or choose `sandbox: {type: docker}`)"
         )
     ours, theirs = socket.socketpair()
-    as_root = _may_leave_root()
+    as_root = may_leave_root()
     with tempfile.TemporaryFile() as errors, contextlib.ExitStack() as opened:
         opened.enter_context(theirs)
         files = {path: _memory_file(text, opened) for path, text in _ETC.items()}
@@ -147,18 +147,6 @@ def _memory_file(text: str, opened: contextlib.ExitStack) -> int:
     os.write(descriptor, text.encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _may_leave_root() -> bool:
-    """Whether this is a root that can mount and that has another user to become."""
-    if os.geteuid() != 0:
-        return False
-    status = Path("/proc/self/status").read_text()
-    rights = int(status.partition("CapEff:")[2].split()[0], 16)
-    lines = Path("/proc/self/uid_map").read_text().splitlines()
-    mapped = [list(map(int, line.split())) for line in lines]
-    known = any(first <= _NOBODY < first + count for first, _, count in mapped)
-    return bool(rights >> _CAP_SYS_ADMIN & 1) and known
 
 
 def _namespaces(*, as_root: bool) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from agentrl.core.errors import SetupError
 from agentrl.core.settings import Settings
+from agentrl.sandbox.root import NOBODY, may_leave_root
 
 INSIDE = Path(__file__).parent / "inside"
 
@@ -36,7 +37,6 @@ APPLICATIONS = {
 }
 """What the built-in tasks use beside."""
 
-NOBODY, _CAP_SYS_ADMIN = 65534, 21
 
 ENTER = "import sys; sys.path.insert(0, '/run'); from desktop import helper; helper.main()"
 
@@ -108,7 +108,13 @@ def confined(settings: DesktopSettings) -> list[str]:
     /usr and a little of /etc. Root of the machine becomes nobody there, since some limits do not
     bind root; anybody else becomes nobody in a user namespace.
     """
-    root = _may_leave_root()
+    root = may_leave_root()
+    if os.geteuid() == 0 and not root:
+        raise SetupError(
+            "a desktop's limit on processes does not bind the machine's root, which this worker "
+            "is and cannot leave: run as another user, or let root have CAP_SYS_ADMIN, CAP_SETUID "
+            "and CAP_SETGID"
+        )
     argv = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     argv += ["--unshare-cgroup-try", "--die-with-parent", "--as-pid-1", "--new-session"]
     argv += ["--hostname", "desktop", "--clearenv", "--cap-drop", "ALL", "--cap-add"]
@@ -144,14 +150,3 @@ def _file_system(settings: DesktopSettings) -> list[str]:
     for size, folder in ((small, "/tmp"), (small, "/run"), (home, "/home"), (home, "/dev/shm")):
         argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
     return [*argv, "--ro-bind", str(INSIDE), "/run/desktop", "--remount-ro", "/"]
-
-
-def _may_leave_root() -> bool:
-    """Whether this is a root that can mount and that has another user to become."""
-    if os.geteuid() != 0:
-        return False
-    rights = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
-    lines = Path("/proc/self/uid_map").read_text().splitlines()
-    mapped = [list(map(int, line.split())) for line in lines]
-    known = any(first <= NOBODY < first + count for first, _, count in mapped)
-    return bool(int(rights, 16) >> _CAP_SYS_ADMIN & 1) and known

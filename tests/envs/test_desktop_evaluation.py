@@ -250,3 +250,15 @@ async def test_files_come_from_the_folder_that_was_named_and_from_nowhere_else(t
 def test_placeholders_of_the_screen_are_filled():
     found = filled({"a": ["click({SCREEN_WIDTH_HALF}, {SCREEN_HEIGHT})"]}, width=1280, height=720)
     assert found == {"a": ["click(640, 720)"]}
+
+
+def test_a_root_that_cannot_be_left_gets_no_desktop(monkeypatch):
+    from agentrl.core.errors import SetupError
+    from agentrl.envs.desktop import confinement
+
+    monkeypatch.setattr(confinement, "may_leave_root", lambda: False)
+    monkeypatch.setattr(confinement.os, "geteuid", lambda: 0)
+    with pytest.raises(SetupError, match="does not bind the machine's root"):
+        confinement.confined(confinement.DesktopSettings())
+    monkeypatch.setattr(confinement.os, "geteuid", lambda: 1000)
+    assert "--unshare-user" in confinement.confined(confinement.DesktopSettings())
