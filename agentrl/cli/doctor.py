@@ -38,6 +38,25 @@ HOW = {
 }
 """How to get a package where it is not `pip install "agentrl[cpu]"`."""
 
+PROGRAMS = (
+    ("bubblewrap", ("bwrap",), "bubblewrap", "code/*, desktop/*, Python tools"),
+    ("docker.io", ("docker",), "docker.io", "the Docker sandbox, with its daemon running"),
+    ("chromium", ("chromium", "chromium-browser", "google-chrome"), "chromium", "miniwob/*"),
+    ("Xvfb", ("Xvfb",), "xvfb openbox at-spi2-core", "desktop/*"),
+)
+"""What it is called, its programs, the Debian packages, and what needs it."""
+
+EXTRAS = (
+    ("math-verify", "math", "math/*, for what it cannot decide itself"),
+    ("playwright", "miniwob", "miniwob/*"),
+    ("docker", "docker", "the Docker sandbox"),
+    ("trafilatura", "browse", "search/web"),
+    ("sentence-transformers", "dense", "search by embeddings"),
+    ("mcp", "mcp", "mcp/*"),
+    ("datasets", "hub", "data sets of a hub"),
+)
+"""Package, the extra that brings it, and what needs it."""
+
 _ALSO = ("tokenizers", "safetensors", "peft", "tensorboard")
 _OPTIONAL = ("wandb",)
 _TRAP = ("torchvision", "torchaudio", "torchcodec")
@@ -57,7 +76,7 @@ def doctor() -> None:
     """Show what is installed, what is missing and how to get it; exit code 1 if training lacks."""
     console = Console(highlight=False)
     colours = {"ok": "green", "other": "yellow", "missing": "red", "broken": "red"}
-    findings = [*packages(gpu=bool(gpus())), *machine()]
+    findings = [*packages(gpu=bool(gpus())), *machine(), *programs()]
     table = Table("", "found", "", "what to do", box=None, pad_edge=False)
     for what, found, state, note in findings:
         colour = colours.get(state, "dim")
@@ -111,7 +130,7 @@ def _package(name: str) -> Finding:
 
 
 def machine() -> list[Finding]:
-    """Processors, memory, shared memory, disk, and the sandboxes that some tools can use."""
+    """Processors, memory, shared memory and disk."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [Finding("processor", f"{cores} cores, {platform.machine()}, {sys.platform}", "ok")]
     total, free = memory()
@@ -133,10 +152,20 @@ def machine() -> list[Finding]:
         )
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
     found.append(Finding("disk here", f"{disk:.0f} GiB free", "ok" if disk > 5 else "other"))
-    for program, package in (("bwrap", "bubblewrap"), ("docker", "docker.io")):
-        path = shutil.which(program)
-        note = "" if path else f"not needed; a sandbox for tools: apt install {package}"
-        found.append(Finding(package, path or "-", "ok" if path else "optional", note))
+    return found
+
+
+def programs() -> list[Finding]:
+    """Programs of the system and packages that some environments need."""
+    found = []
+    for what, candidates, package, use in PROGRAMS:
+        path = next(filter(None, map(shutil.which, candidates)), None)
+        note = "" if path else f"{use}: apt install {package}"
+        found.append(Finding(what, path or "-", "ok" if path else "optional", note))
+    for name, extra, use in EXTRAS:
+        here = installed(name)
+        note = "" if here else f'{use}: pip install "agentrl[{extra}]"'
+        found.append(Finding(name, here or "-", "ok" if here else "optional", note))
     return found
 
 

@@ -284,3 +284,14 @@ def test_doctor_reads_the_machine() -> None:
     here = {one.what: one for one in doctor.machine()}
     assert "cores" in here["processor"].found
     assert "GiB" in here["memory"].found
+
+
+def test_doctor_names_what_environments_need_and_the_command_that_gets_it(monkeypatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda program: None)
+    monkeypatch.setattr(doctor, "installed", {"playwright": "1.65"}.get)
+    found = {one.what: one for one in doctor.programs()}
+    assert len(found) == len(doctor.PROGRAMS) + len(doctor.EXTRAS)
+    assert found["bubblewrap"].note == "code/*, desktop/*, Python tools: apt install bubblewrap"
+    assert found["mcp"].note == 'mcp/*: pip install "agentrl[mcp]"'
+    assert found["playwright"].state == "ok"
+    assert {one.state for one in found.values()} == {"ok", "optional"}
