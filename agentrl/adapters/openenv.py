@@ -183,7 +183,9 @@ class OpenEnv(Env):
         why = f"{kind} was cancelled"
         try:
             async with asyncio.timeout(self.step_seconds):
-                await websocket.send(json.dumps({"type": kind, "data": data}))
+                # A server that hung up may have said why before.
+                with contextlib.suppress(ConnectionClosed):
+                    await websocket.send(json.dumps({"type": kind, "data": data}))
                 answer = json.loads(await websocket.recv())
             if isinstance(answer, dict) and answer.get("type") in ("observation", "error"):
                 if _details(answer).get("code") == "CAPACITY_REACHED":

@@ -28,6 +28,9 @@ View: TypeAlias = Literal["accessibility", "windows", "screenshot"]
 QUIET = 0.1
 """Seconds without a change after which a screen is taken to be settled."""
 
+STILL = 0.5
+"""The same before a desktop is judged in the turn of an action."""
+
 
 class DesktopEnv(Env):
     """A task on an X desktop of its own, with real applications.
@@ -204,6 +207,9 @@ class DesktopEnv(Env):
         rewards: Mapping[str, float] = {}
         observation: Observation = ()
         if over:
+            if records:
+                # What an action set going, such as the move of a file, may start after a moment.
+                await self._desktop.request("settle", quiet=STILL, limit=self._settle_seconds)
             rewards = {"success": await self._judged(self._task, failed=ending == "FAIL")}
             self._over = True
         else:

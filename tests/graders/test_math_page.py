@@ -19,8 +19,11 @@ def test_the_table_of_the_page_is_current_and_ours_is_right_on_every_pair() -> N
     benchmark = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)
-    shown = benchmark.table()
-    assert shown in benchmark.PAGE.read_text(), "run python benchmarks/math_grading.py --page"
-    for line in shown.splitlines()[2:]:
-        _, _, count, ours, theirs, _ = (part.strip() for part in line.split("|"))
+    page = benchmark.PAGE.read_text()
+    for line in benchmark.table().splitlines()[2:]:
+        kind, count, ours, theirs = (part.strip() for part in line.strip("|").split("|"))
         assert count == ours and int(theirs) <= int(count)
+        # What math-verify says depends on whether it meets its own deadline.
+        assert f"| {kind} | {count} | {ours} |" in page, (
+            "run python benchmarks/math_grading.py --page"
+        )

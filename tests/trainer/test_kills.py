@@ -32,7 +32,8 @@ OVERRIDES = [
     "log.trees=0",
     "log.tensorboard=false",
 ]
-ROLLOUT, RANK, ENV_HOST = "ray::RolloutActor", "ray::RankActor", "agentrl.adapters.envhost"
+ROLLOUT, RANK = "ray::RolloutActor", "ray::RankActor"
+ENV_HOST = "agentrl-hosts-"  # in the path of its socket; other hosts of this process have others
 
 
 @pytest.fixture(scope="module")
