@@ -176,7 +176,7 @@ class Guest:
                 stream.pull()
         code = self.exit_code(process)
         # An interpreter that lives through a run of another program keeps its state.
-        restarted = self.interpreter is not None and not self.alive(self.interpreter.process)
+        restarted = self.interpreter is not None and not self.survived(self.interpreter.process)
         if restarted:
             self.forget()
         ended = verdict(status, code, usage)
@@ -310,6 +310,12 @@ class Guest:
         """Whether this child still runs."""
         return self.exit_code(process) is None
 
+    def survived(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether this child runs on; one that was killed a moment ago is waited for."""
+        while self.alive(process) and _doomed(process.pid):
+            time.sleep(0.001)
+        return self.alive(process)
+
     def exit_code(self, process: subprocess.Popen[bytes]) -> int | None:
         """The exit code of a child that ended; negative: the signal that ended it."""
         self.reap()
@@ -440,6 +446,17 @@ def pulled(process: subprocess.Popen[bytes], limits: Mapping[str, Any]) -> list[
     assert process.stdout and process.stderr
     room = 4 * int(limits["output_chars"])
     return [Stream(pipe.fileno(), room) for pipe in (process.stdout, process.stderr)]
+
+
+def _doomed(pid: int) -> bool:
+    """Whether a process has been killed and has not ended yet."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    pending = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
 
 
 def main(interpreter_source: str) -> None:
