@@ -37,8 +37,10 @@ MAX_WAITING: Final = 4096
 
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
+_GONE_SECONDS = 0.1
 _HEAD = struct.Struct("!I")
 _ORDER = struct.Struct("!cI")
+_DIED: Final = "the worker died"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -201,6 +203,18 @@ class _Server:
     def pids(self) -> tuple[int, ...]:
         return tuple(self._pids.values())
 
+    def lost(self) -> bool:
+        """Whether the server process is gone, and every worker with it."""
+        with self._lock:
+            if self._process is None:
+                return True
+            try:
+                # Its workers are told of its end a moment before its owner is.
+                self._process.wait(_GONE_SECONDS)
+            except subprocess.TimeoutExpired:
+                return False
+            return True
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -287,7 +301,10 @@ class _Slot:
             except OSError:
                 self._drop()
                 continue
-            return self._answer(self._socket, job, ends)
+            reply = self._answer(self._socket, job, ends)
+            # Nor does one that died with its server: the request had no part in that.
+            if reply.failure != _DIED or not self._server.lost():
+                return reply
         return Reply({}, "no worker could be started")
 
     def _answer(self, connection: socket.socket, job: _Job, ends: float) -> Reply:
@@ -299,7 +316,7 @@ class _Slot:
             return Reply({}, f"no verdict within {job.deadline:g} s")
         except (OSError, EOFError, ValueError):
             self._drop()
-            return Reply({}, "the worker died")
+            return Reply({}, _DIED)
         if "failure" in said:
             self._drop()
             return Reply({}, str(said["failure"]))
