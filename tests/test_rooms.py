@@ -36,7 +36,9 @@ RANK = {
     "rollout.host": 6,
     "recipe": 7,
     "workers": 8,
+    "evals": 8.5,
     "trainer": 9,
+    "view": 9.5,
     "cli": 10,
     "__main__": 11,
 }

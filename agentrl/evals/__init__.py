@@ -1,0 +1,1 @@
+"""Evaluation: suites of tasks, samples that survive anything, and scores with honest intervals."""

@@ -1,0 +1,7 @@
+"""Suites of games."""
+
+from __future__ import annotations
+
+from agentrl.evals.suite import Suite
+
+SUITES: tuple[Suite, ...] = ()

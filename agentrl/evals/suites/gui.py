@@ -1,0 +1,7 @@
+"""Suites of gui."""
+
+from __future__ import annotations
+
+from agentrl.evals.suite import Suite
+
+SUITES: tuple[Suite, ...] = ()

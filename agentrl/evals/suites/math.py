@@ -1,0 +1,7 @@
+"""Suites of math."""
+
+from __future__ import annotations
+
+from agentrl.evals.suite import Suite
+
+SUITES: tuple[Suite, ...] = ()
