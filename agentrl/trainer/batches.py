@@ -51,6 +51,16 @@ def training_steps(
     return steps
 
 
+def whole_credit(groups: Sequence[Group], estimator: AnyCredit, loss: LossSettings) -> Credit:
+    """Credit of every turn of `groups`, rows of `TurnTable.of(groups)`, as the steps train it.
+
+    Groups are compared within themselves and a row's weight knows its own trajectory only, so the
+    split into steps, which changes the denominators, does not change it.
+    """
+    table = TurnTable.of(groups)
+    return assign(table, estimator, loss.aggregation, loss.constant).credit
+
+
 def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
     """`credit` without the turns that cannot move a weight: no advantage, and no other term.
 

@@ -21,7 +21,7 @@ from agentrl.core.types import Group, Task
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.seeds import derive
-from agentrl.trainer.batches import TrainingStep, credit_metrics, training_steps
+from agentrl.trainer.batches import TrainingStep, credit_metrics, training_steps, whole_credit
 from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
 from agentrl.trainer.metrics import MetricsLog
@@ -186,7 +186,8 @@ class Loop:
         }
         if recipe.log.trees and self.iteration % recipe.log.trees == 0:
             path = self.out / "trees" / f"iteration-{self.iteration + 1:06d}.parquet"
-            await asyncio.to_thread(store.write, path, sampled.groups)
+            credit = whole_credit(sampled.groups, recipe.credit, recipe.learner.loss)
+            await asyncio.to_thread(store.write, path, sampled.groups, credit=credit)
         if ahead is not None:
             self._ahead = await ahead  # Drained: weights change only between iterations.
         return metrics

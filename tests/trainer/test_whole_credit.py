@@ -1,0 +1,45 @@
+"""The credit that is stored with an iteration's trees is the one that its steps trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit
+from agentrl.learner.settings import LossSettings
+from agentrl.testing.trees import chains, random_groups
+from agentrl.trainer.batches import training_steps, whole_credit
+
+
+@pytest.mark.parametrize("method", [GrpoCredit(), ArpoCredit(attribution="hard"), TreeGrpoCredit()])
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggregation):
+    groups = random_groups(3, n_groups=7)
+    loss = LossSettings(aggregation=aggregation)
+    stored = whole_credit(groups, method, loss)
+    starts = dict(
+        zip(
+            (id(group) for group in groups),
+            np.cumsum([0, *(sum(len(t.turns) for t in g.trees) for g in groups)]),
+            strict=False,
+        )
+    )
+    compared = 0
+    for step in training_steps(groups, method, loss, pack_tokens=512, updates=3):
+        at = 0
+        for group in step.groups:
+            size = sum(len(tree.turns) for tree in group.trees)
+            rows = slice(starts[id(group)], starts[id(group)] + size)
+            for name in ("positive", "negative", "weight"):
+                np.testing.assert_allclose(
+                    getattr(step.credit, name)[at : at + size], getattr(stored, name)[rows]
+                )
+            at, compared = at + size, compared + size
+    assert compared > 20
+
+
+def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
+    stored = whole_credit([chains([1.0, 0.0])], GrpoCredit(scale="none"), LossSettings())
+    np.testing.assert_allclose(stored.positive, [0.5, 0.0])
+    np.testing.assert_allclose(stored.negative, [0.0, -0.5])
+    np.testing.assert_allclose(stored.weight, [1.0, 1.0])
