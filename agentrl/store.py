@@ -41,7 +41,7 @@ _ARRAYS = ("prompt_ids", "action_ids", "logprobs", "entropies", "observation_ids
 _READ = (
     *("task_id", "tree_group_id", "seed", "node", "parent", "stop_reason", "failures"),
     *_ARRAYS,
-    *("policy_version", "entropy_kind", "reward", "rewards", "state_key", "tool_calls"),
+    *("policy_version", "entropy_kind", "reward", "rewards", "metrics", "state_key", "tool_calls"),
     *("malformed_calls", "prefilled_tokens", "generate_seconds", "env_seconds"),
 )
 """The columns that `read` needs; the others are for people."""
@@ -169,6 +169,7 @@ def _table(groups: Sequence[Group], credit: Credit | None, decode: Decode | None
         "observation_ids": _lists([turn.observation_ids for turn in turns], np.int32),
         "reward": pa.array([turn.reward for turn in turns], real),
         "rewards": pa.array([list(turn.rewards.items()) for turn in turns], pa.map_(text, real)),
+        "metrics": pa.array([list(turn.metrics.items()) for turn in turns], pa.map_(text, real)),
         "tool_calls": pa.array([_calls_to_json(turn.tool_calls) for turn in turns], text),
         "malformed_calls": pa.array([turn.malformed_calls for turn in turns], small),
         "policy_version": pa.array([turn.policy_version for turn in turns], whole),
@@ -280,6 +281,7 @@ def _turn(line: Mapping[str, Any]) -> Turn:
         entropy_kind=line["entropy_kind"],
         reward=line["reward"],
         rewards=dict(line["rewards"]),
+        metrics=dict(line["metrics"]),
         state_key=line["state_key"],
         tool_calls=tuple(ToolRecord(*call) for call in calls),
         malformed_calls=line["malformed_calls"],

@@ -116,8 +116,9 @@ class Turn:
 
     `logprobs` and `entropies` are the behaviour policy's, aligned with `action_ids` (A,), in nats.
     `observation_ids` (O,) are what the environment appended afterwards, never trained.
-    `reward` is the sum of `rewards`, its named components. `state_key` is equal for turns that
-    acted from the same state. `prefilled_tokens` counts prompt tokens the engine had to compute
+    `reward` is the sum of `rewards`, its named components; `metrics` are what the environment
+    measured beside them, never trained on. `state_key` is equal for turns that acted from the
+    same state. `prefilled_tokens` counts prompt tokens the engine had to compute
     (not found in its prefix cache).
     """
 
@@ -129,6 +130,7 @@ class Turn:
     entropy_kind: EntropyKind = "exact"
     reward: float = 0.0
     rewards: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     state_key: str = ""
     tool_calls: tuple[ToolRecord, ...] = ()
     malformed_calls: int = 0

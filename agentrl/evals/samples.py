@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -39,13 +40,14 @@ class TurnText(NamedTuple):
 class Sample:
     """One finished attempt at one task.
 
-    `scores` are the episode's reward components and `reward`, their sum. A sample with a
-    `failure` has none: it was lost to infrastructure (`error` says how) and counts as neither
-    right nor wrong. `answers` has the final answer of each turn (None: none). `solved_turn` is
-    the first turn (0-based) after which the suite's score had reached 1, or None. `prompt_tokens`
-    were computed for it (cached prefixes left out where the engine tells), `generated_tokens`
-    sampled; both are the server's own counts where it gives them. `retries` are the failures that
-    were mended on the way. `tree` is the trajectory, a chain; `prompt` and `texts` are its text.
+    `scores` are the episode's reward components, `reward`, their sum, and the metrics of its last
+    turn that have another name (`scores_of`). A sample with a `failure` has none: it was lost to
+    infrastructure (`error` says how) and counts as neither right nor wrong. `answers` has the
+    final answer of each turn (None: none). `solved_turn` is the first turn (0-based) after which
+    the suite's score had reached 1, or None. `prompt_tokens` were computed for it (cached prefixes
+    left out where the engine tells), `generated_tokens` sampled; both are the server's own counts
+    where it gives them. `retries` are the failures that were mended on the way. `tree` is the
+    trajectory, a chain; `prompt` and `texts` are its text.
     """
 
     key: Key
@@ -99,6 +101,16 @@ class Sample:
             texts=tuple(TurnText(*turn) for turn in data["texts"]),
             tree=_tree_from_json(key.task_id, data["tree"]),
         )
+
+
+def scores_of(turns: Sequence[Turn]) -> dict[str, float]:
+    """The scores of an episode: its reward components, summed over turns; `reward`; metrics."""
+    totals: dict[str, float] = {}
+    for turn in turns:
+        for name, value in turn.rewards.items():
+            totals[name] = totals.get(name, 0.0) + value
+    measured = turns[-1].metrics if turns else {}
+    return {**measured, **totals, "reward": math.fsum(turn.reward for turn in turns)}
 
 
 _PLAIN = (
@@ -205,6 +217,7 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
     return {
         **{name: getattr(turn, name) for name in _TURN_PLAIN},
         "rewards": dict(turn.rewards),
+        "metrics": dict(turn.metrics),
         "tool_calls": [[c.name, dict(c.arguments), c.ok, c.seconds] for c in turn.tool_calls],
         "action_ids": _packed(turn.action_ids),
         "logprobs": _packed(turn.logprobs),
@@ -217,6 +230,7 @@ def _turn_from_json(data: Mapping[str, Any]) -> Turn:
     return Turn(
         **{name: data[name] for name in _TURN_PLAIN},
         rewards=dict(data["rewards"]),
+        metrics=dict(data["metrics"]),
         tool_calls=tuple(ToolRecord(*call) for call in data["tool_calls"]),
         action_ids=_unpacked(data["action_ids"], np.int32),
         logprobs=_unpacked(data["logprobs"], np.float32),

@@ -34,7 +34,7 @@ T = TypeVar("T")
 Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "close", "idle"]
 
 _NO_TOKENS = np.zeros(0, np.int32)
-_NO_REWARDS: dict[str, float] = {}  # one for all turns: most environments name no components
+_NOTHING: dict[str, float] = {}  # one for all turns: most have neither components nor metrics
 
 log = logging.getLogger(__name__)
 
@@ -434,7 +434,8 @@ class LiveEpisode:
             policy_version=completion.policy_version,
             entropy_kind=completion.entropy_kind,
             reward=0.0 if result is None else float(result.reward),
-            rewards=dict(info.rewards) if info and info.rewards else _NO_REWARDS,
+            rewards=dict(info.rewards) if info and info.rewards else _NOTHING,
+            metrics=dict(info.metrics) if info and info.metrics else _NOTHING,
             state_key=self._state_key,
             tool_calls=() if info is None else info.tool_calls,
             malformed_calls=0 if info is None else info.malformed_calls,
@@ -487,6 +488,9 @@ def _fault_of(result: StepResult) -> str:
         return f"the observation is {result.observation!r:.100}, not a tuple of messages"
     if not math.isfinite(result.reward):
         return f"the reward is {result.reward}"
+    for name, value in result.info.metrics.items():
+        if not isinstance(value, int | float):
+            return f"the metric {name!r} is {value!r:.100}, not a number"
     if result.info.rewards:
         total = sum(result.info.rewards.values())
         if abs(total - result.reward) > 1e-6 * max(1.0, abs(total)):

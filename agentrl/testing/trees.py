@@ -95,6 +95,7 @@ def _random_turn(rng: np.random.Generator) -> Turn:
         policy_version=int(rng.integers(0, 5)),
         reward=sum(parts.values()),
         rewards=parts,
+        metrics={"searches": float(seen)} if seen else {},
         state_key=f"state-{seen}",
         tool_calls=tuple(calls[: int(rng.integers(0, 2))]),
         malformed_calls=int(rng.integers(0, 2)),

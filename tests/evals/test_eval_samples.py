@@ -1,13 +1,14 @@
 """The log of samples: exact, and whole after a kill."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import ROOT, StopReason, ToolRecord, TrajectoryTree, Turn
-from agentrl.evals.samples import Key, Sample, SampleLog, TurnText, read_samples
+from agentrl.evals.samples import Key, Sample, SampleLog, TurnText, read_samples, scores_of
 
 
 def sample(number: int = 0) -> Sample:
@@ -19,6 +20,7 @@ def sample(number: int = 0) -> Sample:
         observation_ids=np.asarray([9], np.int32),
         reward=1.0,
         rewards={"correct": 1.0},
+        metrics={"f1": 0.25},
         tool_calls=(ToolRecord("search", {"query": "é\u2028\ud800"}, True, 0.25),),
     )
     tree.end(tree.add(ROOT, turn), StopReason.TERMINATED)
@@ -45,6 +47,7 @@ def test_a_sample_is_read_as_it_was_written(tmp_path):
     turn, wanted = found[0].tree.turns[0], sample().tree.turns[0]
     np.testing.assert_array_equal(turn.logprobs, wanted.logprobs)
     assert turn.logprobs.dtype == np.float32 and turn.tool_calls == wanted.tool_calls
+    assert turn.rewards == {"correct": 1.0} and turn.metrics == {"f1": 0.25}
     assert found[0].tree.leaves == {0: StopReason.TERMINATED}
 
 
@@ -69,3 +72,10 @@ def test_a_line_that_is_no_sample_is_named(tmp_path):
     path.write_text(json.dumps({"suite": "toy"}) + "\n")
     with pytest.raises(DataError, match=r"samples.jsonl:1: no sample"):
         list(read_samples(path))
+
+
+def test_scores_are_components_their_sum_and_the_last_metrics_of_other_names():
+    first, last = sample().tree.turns[0], sample().tree.turns[0]
+    last = replace(last, reward=0.5, rewards={"em": 0.5}, metrics={"em": 1.0, "f1": 0.75})
+    assert scores_of([first, last]) == {"correct": 1.0, "em": 0.5, "f1": 0.75, "reward": 1.5}
+    assert scores_of([]) == {"reward": 0.0}

@@ -332,6 +332,7 @@ async def test_a_crash_that_stays_is_masked_out_and_counted():
         (StepResult((), 1.0, True, False, StepInfo(rewards={"x": 0.5})), "is not the sum 0.5"),
         (StepResult(("hi",), 0.0, False, False, StepInfo()), "not a tuple of messages"),
         (((), 0.0, True, False, {}), "returned tuple, not StepResult"),
+        (StepResult((), 0.0, True, False, StepInfo(metrics={"m": "x"})), "'m' is 'x', not a num"),
     ],
 )
 async def test_a_broken_contract_is_an_environment_error(result, fault):
@@ -342,6 +343,16 @@ async def test_a_broken_contract_is_an_environment_error(result, fault):
     episode = await play(stage(say("a"), Broken))
     assert episode.stop_reason is StopReason.ENV_ERROR
     assert fault in episode.tree.failures[0].message
+
+
+async def test_a_turn_keeps_what_the_environment_measured_beside_its_reward():
+    class Measuring(CountEnv):
+        async def step(self, action):
+            info = StepInfo(rewards={"em": 1.0}, metrics={"em": 1.0, "f1": 0.5})
+            return StepResult((), 1.0, True, False, info)
+
+    turn = (await play(stage(say("a"), Measuring))).tree.turns[0]
+    assert turn.metrics == {"em": 1.0, "f1": 0.5} and turn.reward == 1.0
 
 
 async def test_cancelling_ends_the_leaf_and_frees_the_environment():
