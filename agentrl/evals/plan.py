@@ -56,6 +56,7 @@ class EvalPlan(Settings):
     model: str = ""
     engine: AnyEngine
     runtime: Literal["local", "ray"] = "local"
+    cluster: str | None = None
     rollout: RolloutSettings = RolloutSettings()
     suites: tuple[PlannedSuite, ...]
     seed: int = Field(default=0, ge=0)

@@ -62,7 +62,10 @@ class SuiteResult(Settings):
 
 
 class Provenance(Settings):
-    """What produced the results: versions, machine, command and times (UTC, ISO 8601)."""
+    """What produced the results: versions, machine, command and times (UTC, ISO 8601).
+
+    `rescored` is empty, or says what scored the stored samples again, and of which evaluation.
+    """
 
     agentrl: str
     commit: str = ""
@@ -74,6 +77,7 @@ class Provenance(Settings):
     ended: str = ""
     seconds: float = 0.0
     sittings: int = 1
+    rescored: str = ""
 
 
 class Results(Settings):

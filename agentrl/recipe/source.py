@@ -83,7 +83,7 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     for override in overrides:
-        _lay_over(source, override)
+        lay_over(source, override)
     return source
 
 
@@ -124,7 +124,11 @@ def _scalar(node: yaml.Node) -> Any:
     return yaml.SafeLoader("").construct_object(node)
 
 
-def _lay_over(source: Source, override: str) -> None:
+def lay_over(source: Source, override: str) -> None:
+    """Put one override, `key.sub=value`, over what `source` holds.
+
+    Raises RecipeError where it is no such thing, or leads into a value that has no settings.
+    """
     key, equals, text = override.partition("=")
     place = tuple(key.strip().split("."))
     if not equals or not all(place):

@@ -87,7 +87,8 @@ class Fleet:
     """`size` members made by `make`; each plays at most `jobs_at_once` jobs.
 
     A lost member is replaced, given the current weights, and its jobs are played again
-    elsewhere; `episodes_lost` counts the trajectories that were under way.
+    elsewhere; `episodes_lost` counts the trajectories that were under way. An engine that fails is
+    replaced too, unless `restarts_engines` is False: a server elsewhere is not mended from here.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class Fleet:
         jobs_at_once: int,
         trajectories: int,
         max_losses: int = 3,
+        restarts_engines: bool = True,
     ) -> None:
         self._make = make
         self._seats = [_Seat(make(index)) for index in range(size)]
         self._slots = asyncio.Semaphore(size * jobs_at_once)
         self._trajectories = trajectories
         self._max_losses = max_losses
+        self._restarts_engines = restarts_engines
         self._weights: tuple[Path, int] | None = None
         self._probe: Int32 | None = None
         self.report = FleetReport()
@@ -118,8 +121,7 @@ class Fleet:
         """Play all jobs, in any order; groups come back in the order of `jobs`."""
 
         async def one(job: Job) -> Group:
-            async with self._slots:
-                group = await self._play(job)
+            group = await self.play_one(job)
             if done is not None:
                 done(group)
             return group
@@ -130,6 +132,11 @@ class Fleet:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in running]
+
+    async def play_one(self, job: Job) -> Group:
+        """Play one job, once there is a free slot for it."""
+        async with self._slots:
+            return await self._play(job)
 
     async def _play(self, job: Job) -> Group:
         for _ in range(self._max_losses):
@@ -156,7 +163,7 @@ class Fleet:
 
     async def _is_lost(self, group: Group, seat: _Seat, generation: int) -> bool:
         """True when `group` met a dead engine, so that its failures say nothing about its task."""
-        if not _engine_failed(group):
+        if not self._restarts_engines or not _engine_failed(group):
             return False
         member, now = await seat.mended()
         if _nothing_was_played(group) or now != generation:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.core.errors import RecipeError
+from agentrl.engine.settings import TransformersSettings, VllmSettings
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.host import HostSpec
@@ -90,20 +92,8 @@ async def open_runtime(
     if Path(model).is_dir():
         model = str(Path(model).absolute())
     renderer = Renderer(AutoTokenizer.from_pretrained(model))
-    cluster = None
-    if recipe.runtime == "ray":
-        from agentrl.workers.cluster import Cluster
-
-        cluster = Cluster(recipe, ranks=recipe.learner.ranks if out is not None else 0)
-    spec = HostSpec(
-        env_id=recipe.env.id,
-        env_args=recipe.env.args,
-        engine=recipe.engine,
-        model=model,
-        sampler=recipe.sampler,
-        rollout=recipe.rollout,
-    )
-    fleet = _fleet(recipe, spec, cluster)
+    cluster = _cluster(recipe, ranks=recipe.learner.ranks if out is not None else 0)
+    fleet = _fleet(recipe, _spec(recipe, model), cluster)
 
     def open_learner() -> PolicyLearner | None:
         return None if out is None else _learner(recipe, model, objective, out, cluster)
@@ -118,6 +108,47 @@ async def open_runtime(
             await runtime.close()
             raise outcome
     return runtime
+
+
+@asynccontextmanager
+async def open_fleet(recipe: Recipe, *, model: str) -> AsyncIterator[Fleet]:
+    """The started rollout members of `recipe` without a learner; they are closed at the end.
+
+    `model` is the folder or hub id that they load; empty for a policy that speaks text.
+
+    Raises:
+        SetupError: no cluster answers, it is too small, or a node does not see a folder.
+    """
+    if model and Path(model).is_dir():
+        model = str(Path(model).absolute())
+    cluster = _cluster(recipe, ranks=0)
+    fleet = _fleet(recipe, _spec(recipe, model), cluster)
+    try:
+        await fleet.start()
+        yield fleet
+    finally:
+        await fleet.close()
+        if cluster is not None:
+            await asyncio.to_thread(cluster.close)
+
+
+def _cluster(recipe: Recipe, *, ranks: int) -> Cluster | None:
+    if recipe.runtime != "ray":
+        return None
+    from agentrl.workers.cluster import Cluster
+
+    return Cluster(recipe, ranks=ranks)
+
+
+def _spec(recipe: Recipe, model: str) -> HostSpec:
+    return HostSpec(
+        env_id=recipe.env.id,
+        env_args=recipe.env.args,
+        engine=recipe.engine,
+        model=model,
+        sampler=recipe.sampler,
+        rollout=recipe.rollout,
+    )
 
 
 def _learner(
@@ -159,4 +190,5 @@ def _fleet(recipe: Recipe, spec: HostSpec, cluster: Cluster | None) -> Fleet:
         # Enough groups to fill every slot for live episodes, and one that waits for the next.
         jobs_at_once=max(1, -(-rollout.concurrency // trajectories)) + 1,
         trajectories=trajectories,
+        restarts_engines=isinstance(recipe.engine, (VllmSettings, TransformersSettings)),
     )
