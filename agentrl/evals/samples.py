@@ -166,8 +166,66 @@ def read_samples(path: Path) -> Iterator[Sample]:
             try:
                 yield Sample.from_json(json.loads(line))
             except (KeyError, TypeError, ValueError) as error:
-                said = f"{type(error).__name__}: {error}"
-                raise DataError(f"{path}:{number}: no sample of an evaluation ({said})") from error
+                raise _no_sample(path, number, error) from error
+
+
+class Place(NamedTuple):
+    """Where a sample's last line stands: its first byte, and whether it was lost (`failure`)."""
+
+    offset: int
+    failure: FailureKind
+
+
+def last_lines(path: Path) -> dict[Key, Place]:
+    """The last line of each sample of a log: what counts, as a lost one may be played again.
+
+    Sorted by key, so that nothing depends on which sample finished first. A cut last line is left
+    out; no log at all has no samples.
+
+    Raises:
+        DataError: a line is no sample (named by its number).
+    """
+    found: dict[Key, Place] = {}
+    if not path.is_file():
+        return found
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                data = json.loads(line)
+                key = Key(data["suite"], data["task_id"], data["number"])
+                found[key] = Place(offset, data["failure"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise _no_sample(path, number, error) from error
+            offset += len(line)
+    return dict(sorted(found.items()))
+
+
+def final_samples(path: Path) -> Iterator[Sample]:
+    """The last line of each sample, in the order of their keys, one in memory at a time.
+
+    Raises:
+        DataError: there is no such file, or a line in it is no sample (named by its number).
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file of samples")
+    with path.open("rb") as file:
+        for place in last_lines(path).values():
+            file.seek(place.offset)
+            try:
+                yield Sample.from_json(json.loads(file.readline()))
+            except (KeyError, TypeError, ValueError) as error:
+                file.seek(0)
+                number = file.read(place.offset).count(b"\n") + 1
+                raise _no_sample(path, number, error) from error
+
+
+def _no_sample(path: Path, number: int, error: Exception) -> DataError:
+    return DataError(
+        f"{path}:{number}: no sample of an evaluation ({type(error).__name__}: {error})"
+    )
 
 
 def _whole_bytes(path: Path) -> int:

@@ -8,7 +8,16 @@ import pytest
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import ROOT, StopReason, ToolRecord, TrajectoryTree, Turn
-from agentrl.evals.samples import Key, Sample, SampleLog, TurnText, read_samples, scores_of
+from agentrl.evals.samples import (
+    Key,
+    Sample,
+    SampleLog,
+    TurnText,
+    final_samples,
+    last_lines,
+    read_samples,
+    scores_of,
+)
 
 
 def sample(number: int = 0) -> Sample:
@@ -79,3 +88,34 @@ def test_scores_are_components_their_sum_and_the_last_metrics_of_other_names():
     last = replace(last, reward=0.5, rewards={"em": 0.5}, metrics={"em": 1.0, "f1": 0.75})
     assert scores_of([first, last]) == {"correct": 1.0, "em": 0.5, "f1": 0.75, "reward": 1.5}
     assert scores_of([]) == {"reward": 0.0}
+
+
+def test_the_last_line_of_a_sample_counts_whatever_finished_first(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    assert last_lines(path) == {}
+    lost = replace(sample(0), failure="policy_server", error="gone", scores={})
+    log = SampleLog(path)
+    for one in (sample(2), lost, sample(1), sample(0)):
+        log.append(one)
+    log.close()
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[:50])
+    assert list(final_samples(path)) == [sample(0), sample(1), sample(2)]
+    assert [place.failure for place in last_lines(path).values()] == ["", "", ""]
+    assert len(list(read_samples(path))) == 4
+
+
+def test_a_broken_line_is_named_in_the_last_line_view_too(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    log = SampleLog(path)
+    log.append(sample(1))
+    log.close()
+    data = json.loads(path.read_text())
+    path.write_text(
+        path.read_text() + json.dumps(data | {"number": 0, "turns": 1, "tree": {}}) + "\n"
+    )
+    with pytest.raises(DataError, match=r"samples.jsonl:2: no sample"):
+        list(final_samples(path))
+    path.write_text(path.read_text() + "[]\n")
+    with pytest.raises(DataError, match=r"samples.jsonl:3: no sample"):
+        last_lines(path)
