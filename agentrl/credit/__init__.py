@@ -7,11 +7,12 @@ from pydantic import Field
 from agentrl.credit.aggregate import assign, row_weights
 from agentrl.credit.arpo import ArpoCredit
 from agentrl.credit.grpo import GrpoCredit
+from agentrl.credit.rloo import RlooCredit
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.credit.tree_grpo import TreeGrpoCredit
 
 AnyCredit: TypeAlias = Annotated[
-    GrpoCredit | ArpoCredit | TreeGrpoCredit, Field(discriminator="type")
+    GrpoCredit | RlooCredit | ArpoCredit | TreeGrpoCredit, Field(discriminator="type")
 ]
 """Every credit method that a recipe can name."""
 
@@ -20,6 +21,7 @@ __all__ = [
     "ArpoCredit",
     "Credit",
     "GrpoCredit",
+    "RlooCredit",
     "TreeGrpoCredit",
     "TurnTable",
     "assign",

@@ -21,13 +21,15 @@ EQUAL = 1e-9
 class LeafAdvantages(NamedTuple):
     """What each trajectory is worth beside its group; L leaves.
 
-    `advantage` (L,) is 0 where `trains` (L,) is False. `groups_dropped` had fewer than two
+    `advantage` (L,) is 0 where `trains` (L,) is False. `compared` (G,) is the number of
+    trajectories that each group's statistics are over. `groups_dropped` had fewer than two
     trajectories to compare, `groups_equal` had two or more of one and the same return,
     `leaves_unscored` had a return that is no finite number.
     """
 
     advantage: Float64
     trains: Bool
+    compared: Float64
     groups_dropped: int
     groups_equal: int
     leaves_unscored: int
@@ -77,6 +79,7 @@ class GroupBaseline(Settings):
         return LeafAdvantages(
             advantage=np.where(trains, advantage, 0.0),
             trains=trains,
+            compared=size,
             groups_dropped=int(np.count_nonzero(~self._enough(size))),
             groups_equal=int(np.count_nonzero(equal & (size > 1))),
             leaves_unscored=int(np.count_nonzero(~scored)),
