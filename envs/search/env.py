@@ -353,16 +353,16 @@ class CorpusSearchEnv(SearchEnv):
         """
         if not self.corpus and not self.url:
             return sample.questions(split)
-        return questions_of(self.files.get(split, ""))
+        return questions_of(self.files.get(split, ""), split)
 
 
-def questions_of(file: str) -> Sequence[Question]:
-    """The questions of a file, read anew when it was written anew; none where it has no name.
+def questions_of(file: str, split: str) -> Sequence[Question]:
+    """The questions of a split's file, read anew when it was written anew; none without a name.
 
     Raises:
         DataError: the file is missing or malformed.
     """
-    return _questions(file) if Path(file).name else ()
+    return _questions(file, split=split) if file else ()
 
 
 def _weights(rewards: Mapping[str, float] | None) -> Mapping[str, float]:

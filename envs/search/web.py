@@ -85,7 +85,7 @@ class WebSearchEnv(SearchEnv):
         """
         if self.search_settings is None:
             return sample.questions(split)
-        return questions_of(self.files.get(split, ""))
+        return questions_of(self.files.get(split, ""), split)
 
     def gold_action(self, task: Task, turn: int) -> str | None:
         """In the made-up web: search for the first page, then read page after page, then answer."""

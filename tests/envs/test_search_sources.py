@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentrl.core.datasets import Row
 from agentrl.core.errors import DataError
 from agentrl.envs.search.records import Passage, Question
 from agentrl.envs.search.sources import (
@@ -92,6 +93,85 @@ def test_questions_of_three_formats(tmp_path: Path) -> None:
     ]
 
 
+RELEASES = {
+    "nq-open": (
+        {"question": "when", "answer": ["1972", "December 1972"]},
+        ("eval-0", "when", ("1972", "December 1972")),
+    ),
+    "popqa": (
+        {"id": 42, "subj": "S", "question": "Who?", "possible_answers": '["A", "B"]'},
+        ("42", "Who?", ("A", "B")),
+    ),
+    "triviaqa": (
+        {
+            "question": "Who?",
+            "question_id": "tc_1",
+            "answer": {"value": "A", "aliases": ["B", "A"], "normalized_aliases": ["a", "b"]},
+        },
+        ("tc_1", "Who?", ("A", "B")),
+    ),
+    "hotpotqa": (
+        {"_id": "5a", "question": "Who?", "answer": "yes", "supporting_facts": [["T", 0]]},
+        ("5a", "Who?", ("yes",)),
+    ),
+    "musique": (
+        {"id": "2hop__1", "question": "Who?", "answer": "A", "answer_aliases": ["B", "A"]},
+        ("2hop__1", "Who?", ("A", "B")),
+    ),
+    "bamboogle": ({"Question": "Who?", "Answer": "A"}, ("eval-0", "Who?", ("A",))),
+    "flashrag": (
+        {"id": "dev_0", "question": "Who?", "golden_answers": ["A"], "metadata": {"type": "x"}},
+        ("dev_0", "Who?", ("A",)),
+    ),
+    "simpleqa": (
+        {"metadata": "{'topic': 'Art'}", "problem": "Who?", "answer": "A"},
+        ("eval-0", "Who?", ("A",)),
+    ),
+    "webwalkerqa": (
+        {"question": "Who?", "answer": "A", "root_url": "https://x.org", "info": {"hop": "multi"}},
+        ("eval-0", "Who?", ("A",)),
+    ),
+    "gaia": (
+        {"task_id": "g", "Question": "Who?", "Level": "1", "Final answer": "A", "file_name": ""},
+        ("g", "Who?", ("A",)),
+    ),
+    "hle": (
+        {"id": "h", "question": "Who?", "image": "", "answer": "A", "answer_type": "exactMatch"},
+        ("h", "Who?", ("A",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_questions_as_their_own_releases_have_them(release: str, tmp_path: Path) -> None:
+    row, expected = RELEASES[release]
+    path = write(tmp_path / "r.jsonl", row)
+    assert read_questions(path, split="eval") == [Question(*expected, 0, (), ())]
+
+
+def test_questions_that_show_a_file_or_picture_are_left_out(tmp_path: Path) -> None:
+    gaia = {"task_id": "a", "Question": "Which?", "Final answer": "3", "file_name": "a.xlsx"}
+    path = write(tmp_path / "g.jsonl", gaia, gaia | {"task_id": "b", "file_name": ""})
+    assert [one.id for one in read_questions(path)] == ["b"]
+    hle = {"id": "a", "question": "Which?", "image": "data:image/png;base64,aa", "answer": "3"}
+    path = write(tmp_path / "h.jsonl", hle, hle | {"id": "b", "image": None})
+    assert [one.id for one in read_questions(path)] == ["b"]
+
+
+def test_a_hub_is_asked_under_its_name_and_rows_are_numbered_in_its_order(monkeypatch) -> None:
+    asked = []
+
+    def rows(source, *, name):
+        asked.append(source)
+        for number, text in enumerate(("a", "b")):
+            yield Row(f"{source}[{number}]", {"question": f"{text}?", "golden_answers": [text]})
+
+    monkeypatch.setattr("agentrl.envs.search.sources.read_rows", rows)
+    source = "hub:RUC-NLPIR/FlashRAG_datasets/nq@test"
+    assert [one.id for one in read_questions(source, split="eval")] == ["eval-0", "eval-1"]
+    assert asked == [source]
+
+
 def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     path.write_bytes(gzip.compress(b'{"id": "a", "title": "T", "text": "x"}\n'))
@@ -170,8 +250,23 @@ QUESTION_MISTAKES = {
     ),
     "no question": (
         '{"id": "q", "query": "Who?", "answers": ["A"]}',
-        ":1: a row of a question file must have the keys 'id', 'question', 'answers' or "
-        "'id', 'question', 'golden_answers', got 'id', 'query', 'answers'",
+        ":1: a row of a question file must have the keys 'question', 'answers' or 'question', "
+        "'golden_answers' or 'question', 'possible_answers' or 'question', 'answer', "
+        "'answer_aliases' or 'question', 'image', 'answer' or 'question', 'answer' or 'problem', "
+        "'answer' or 'Question', 'Answer' or 'Question', 'Final answer', "
+        "got 'id', 'query', 'answers'",
+    ),
+    "possible answers are no JSON": (
+        '{"question": "Who?", "possible_answers": "[A]"}',
+        ":1: 'possible_answers' holds no JSON list: Expecting value: line 1 column 2 (char 1)",
+    ),
+    "one answer is a number": (
+        '{"question": "Who?", "answer": 1912}',
+        ":1: 'answer' must be a list of texts, got 1912",
+    ),
+    "the answer is hidden": (
+        '{"task_id": "g", "Question": "Who?", "Final answer": "?", "file_name": ""}',
+        ":1: 'Final answer' is '?': the answers of this split are not published",
     ),
     "hops below zero": (GOOD[:-1] + ', "hops": -1}', ":1: 'hops' must be a whole number, got -1"),
     "support not in the corpus": (
