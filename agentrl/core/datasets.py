@@ -1,8 +1,11 @@
 """Rows of a data set, from a file or a hub, each with the place that error messages name.
 
-Files are JSON lines, a JSON array, CSV or Parquet; JSON lines and CSV may be gzipped. A hub's data
-set is named `hub:owner/name` or `hub:owner/name/config`, then `@split` (as in
-`hub:openai/gsm8k/main@train`); it needs the extra `hub`.
+Files are JSON lines, a JSON array, CSV or Parquet; JSON lines and CSV may be gzipped. Of a file
+whose rows say which split they belong to (`split`), `FILE@test` are those of one. A hub's data set
+is named `hub:owner/name` or `hub:owner/name/config`, then `@split` (as in
+`hub:openai/gsm8k/main@train`); in the place of the config may stand a file of the repository, or
+several by a pattern, read as split `train` (`hub:owner/name/test*.jsonl@train`). Hubs need the
+extra `hub`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from agentrl.core.errors import DataError, SetupError
 HUB = "hub:"
 """Prefix of a source that is no file."""
 
+_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _GZIP_MAGIC = b"\x1f\x8b"
 
 P = ParamSpec("P")
@@ -79,7 +83,32 @@ def read_rows(source: str | Path, *, name: str = "data set") -> Iterator[Row]:
     """
     if isinstance(source, str) and source.startswith(HUB):
         return _hub_rows(source)
-    path = Path(source)
+    path = data_file(source)
+    rows = _file_rows(path, name)
+    if path == Path(source):
+        return rows
+    return _of_split(rows, path, str(source).rpartition("@")[2])
+
+
+def data_file(source: str | Path) -> Path:
+    """The file of a source that is no hub's: without the `@split` that may stand behind it."""
+    head, at, _ = str(source).rpartition("@")
+    given = Path(source)
+    return Path(head) if at and not given.exists() and Path(head).is_file() else given
+
+
+def _of_split(rows: Iterator[Row], path: Path, split: str) -> Iterator[Row]:
+    found: set[str] = set()
+    for row in rows:
+        found.add(row.text("split"))
+        if row.data["split"] == split:
+            yield row
+    if split not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise DataError(f"{path}: no row is of split {split!r}. Splits there: {known}")
+
+
+def _file_rows(path: Path, name: str) -> Iterator[Row]:
     suffixes = [one for one in path.suffixes if one != ".gz"]
     suffix = suffixes[-1].lower() if suffixes else ""
     if suffix == ".parquet":
@@ -110,7 +139,7 @@ def read_once(read: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[st
 
 def _version(source: str) -> tuple[int, int] | None:
     """Size and time of a file; None for what is no file."""
-    path = Path(source)
+    path = data_file(source)
     if source.startswith(HUB) or not path.is_file():
         return None
     status = path.stat()
@@ -194,8 +223,8 @@ def _hub_rows(source: str) -> Iterator[Row]:
     owner_name_config = name.split("/")
     if len(owner_name_config) not in (2, 3) or not at or not all((*owner_name_config, split)):
         raise DataError(
-            f"{source!r} names no data set of a hub: write hub:owner/name@split or "
-            "hub:owner/name/config@split"
+            f"{source!r} names no data set of a hub: write hub:owner/name@split, "
+            "hub:owner/name/config@split or hub:owner/name/file.jsonl@train"
         )
     try:
         import datasets
@@ -205,7 +234,12 @@ def _hub_rows(source: str) -> Iterator[Row]:
         ) from error
     config = owner_name_config[2] if len(owner_name_config) == 3 else None
     try:
-        found = datasets.load_dataset("/".join(owner_name_config[:2]), config, split=split)
+        builder = _BUILDERS.get(Path(config or "").suffix)
+        if builder:
+            files = f"hf://datasets/{name}"
+            found = datasets.load_dataset(builder, data_files=files, split=split)
+        else:
+            found = datasets.load_dataset("/".join(owner_name_config[:2]), config, split=split)
     except Exception as error:
         # The library raises errors of a dozen packages.
         said = str(error).strip().splitlines()[0] if str(error).strip() else ""

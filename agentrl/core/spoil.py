@@ -8,12 +8,15 @@ _ALPHABETS = ("0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTU
 
 
 def spoil(action: str) -> str:
-    """`action` with every letter and digit outside of its tags moved on by one."""
+    r"""`action` with every letter and digit outside of its tags moved on by one.
+
+    `\boxed` stays too: an answer that is wrong and well marked says more about a grader.
+    """
 
     def moved(match: re.Match[str]) -> str:
-        return match[0] if match[0].startswith("<") else "".join(map(_next, match[0]))
+        return match[0] if match[0].startswith(("<", "\\")) else "".join(map(_next, match[0]))
 
-    return re.sub(r"<[^<>]*>|[^<>]+", moved, action)
+    return re.sub(r"<[^<>]*>|\\boxed\b|[^<>\\]+", moved, action)
 
 
 def _next(character: str) -> str:

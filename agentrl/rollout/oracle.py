@@ -9,7 +9,7 @@ from agentrl.core.env import Env
 from agentrl.core.errors import DataError
 from agentrl.core.spoil import spoil
 from agentrl.core.types import Task
-from agentrl.rollout.render import Renderer
+from agentrl.rollout.render import Rendering
 
 _TURNS_COMPARED = 64
 
@@ -24,7 +24,7 @@ class Oracle:
     With `spoiled` each action is made wrong (`agentrl.core.spoil`), so that it must earn nothing.
     """
 
-    def __init__(self, env: Env, renderer: Renderer, *, spoiled: bool = False) -> None:
+    def __init__(self, env: Env, renderer: Rendering, *, spoiled: bool = False) -> None:
         self._env = env
         self._renderer = renderer
         self._spoiled = spoiled
@@ -44,8 +44,8 @@ class Oracle:
                 prompt = self._renderer.decode(ids)
                 alike = self._prompts.setdefault(prompt, [])
                 if not any((one.id, one.data) == (task.id, task.data) for one in alike):
+                    self._check_alike([*alike, task], (prompt,))
                     alike.append(task)
-                    self._check_alike(alike, (prompt,))
         self._lengths = sorted({len(prompt) for prompt in self._prompts}, reverse=True)
 
     async def close(self) -> None:

@@ -72,6 +72,35 @@ def test_a_hub_source_reads_like_a_file_or_says_why_not(tmp_path, monkeypatch):
             list(read_rows(bad))
 
 
+def test_a_file_of_a_hub_is_read_by_its_suffix(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load(builder, *, data_files, split):
+        asked.append((builder, data_files, split))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert len(list(read_rows("hub:o/n/test*.jsonl@train"))) == len(ROWS)
+    assert asked == [("json", "hf://datasets/o/n/test*.jsonl", "train")]
+
+
+def test_a_file_may_be_read_for_one_of_its_splits(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    splits = ["test", "train", "test"]
+    path.write_text("".join(f'{{"id": {n}, "split": "{one}"}}\n' for n, one in enumerate(splits)))
+    assert [row.id() for row in read_rows(f"{path}@test")] == ["0", "2"]
+    monkeypatch.chdir(tmp_path)
+    assert [row.place for row in read_rows("./rows.jsonl@train")] == ["rows.jsonl:2"]
+    with pytest.raises(DataError, match=r"no row is of split 'dev'\. Splits there: test, train"):
+        list(read_rows(f"{path}@dev"))
+    with pytest.raises(DataError, match="there is no such data set"):
+        list(read_rows(f"{tmp_path / 'other.jsonl'}@test"))
+    at = tmp_path / "odd@test"
+    at.write_text('{"id": 7}\n')
+    assert [row.id() for row in read_rows(str(at))] == ["7"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -377,3 +377,4 @@ async def test_a_guess_by_halves_finds_the_number():
 def test_spoiling_changes_what_stands_between_tags_only():
     assert spoil("<answer> Oslo 1989</answer>") == "<answer> Ptmp 2090</answer>"
     assert spoil("plain z9") == "qmbjo a0"
+    assert spoil(r"is $\boxed{\frac{1}{9}}$, \boxedx") == r"jt $\boxed{\gsbd{2}{0}}$, \cpyfey"
