@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from agentrl.core.datasets import data_file
 from agentrl.core.errors import DataError
 
 Family: TypeAlias = Literal[
@@ -17,8 +18,9 @@ Family: TypeAlias = Literal[
 class Rows(NamedTuple):
     """Where the rows of one setting of the environment come from.
 
-    `hub` is `owner/name`, `owner/name/config` or either with `@split`; `file` the path below the
-    folder given by `--data`. One of them may be empty where there is none.
+    `hub` is `owner/name@split` or `owner/name/config@split`, `file` the path below the folder given
+    by `--data`, with `@split` where a file holds several (see `agentrl.core.datasets`). One of them
+    may be empty where there is none.
     """
 
     hub: str = ""
@@ -44,6 +46,10 @@ class Suite:
     a report shows. `samples` per task and `temperature` are the suite's custom, `max_turns` and
     `max_tokens_per_turn` what its tasks need. `train` are rows that must not be among its tasks.
     `unchecked` says why gold answers cannot be played (slippery ice, a live web); empty: they can.
+    `gold_fails` are the ids of tasks whose own gold answer is wrong, `spoiled_solves` those of
+    tasks that a wrong answer made by `agentrl.core.spoil` solves nevertheless, `in_train` those of
+    tasks that stand in `train` too, each with the reason. `size` is the number of tasks where it is
+    known, `needs` what else must be installed.
     """
 
     name: str
@@ -65,6 +71,11 @@ class Suite:
     source: str = ""
     references: tuple[Reference, ...] = ()
     unchecked: str = ""
+    gold_fails: Mapping[str, str] = field(default_factory=dict)
+    spoiled_solves: Mapping[str, str] = field(default_factory=dict)
+    in_train: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
+    needs: tuple[str, ...] = ()
     notes: str = ""
 
     @property
@@ -78,10 +89,11 @@ class Suite:
         Raises:
             DataError: the rows are not in `data`, or are on no hub and no folder was given.
         """
-        found = {setting: self._place(rows, data) for setting, rows in self.rows.items()}
+        found = {setting: self.place(rows, data) for setting, rows in self.rows.items()}
         return {**self.args, **found}
 
-    def _place(self, rows: Rows, data: Path | None) -> str:
+    def place(self, rows: Rows, data: Path | None) -> str:
+        """Where `rows` are, as `agentrl.core.datasets.read_rows` takes it; as `env_args`."""
         if data is None:
             if not rows.hub:
                 raise DataError(
@@ -92,8 +104,9 @@ class Suite:
         if not rows.file:
             raise DataError(f"suite {self.name!r} is read from the hub only; leave --data out")
         path = data / rows.file
-        if not path.exists():
+        if not path.exists() and not data_file(path).is_file():
             raise DataError(
-                f"suite {self.name!r}: no file {path}; `agentrl suite show {self.name}`"
+                f"suite {self.name!r}: no file {data_file(path)}; `agentrl suite show {self.name}` "
+                "says where its rows come from"
             )
         return str(path)
