@@ -42,9 +42,11 @@ _READ = (
     *("task_id", "tree_group_id", "seed", "node", "parent", "stop_reason", "failures"),
     *_ARRAYS,
     *("policy_version", "entropy_kind", "reward", "rewards", "metrics", "state_key", "tool_calls"),
-    *("malformed_calls", "prefilled_tokens", "generate_seconds", "env_seconds"),
+    *("malformed_calls", "prefilled_tokens", "sampled_tokens", "generate_seconds", "env_seconds"),
 )
 """The columns that `read` needs; the others are for people."""
+_MAY_LACK = ("metrics",)
+"""Columns that a file written by an earlier version does not have."""
 
 Decode = Callable[[Int32], str]
 
@@ -87,9 +89,11 @@ def read(path: str | Path) -> list[Group]:
     if not path.is_file():
         raise DataError(f"{path}: no such file of trajectories")
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        schema = pq.read_schema(path)
+        metadata = schema.metadata or {}
         _check_format(path, metadata)
-        table = pq.read_table(path, columns=list(_READ))
+        lacking = {name for name in _MAY_LACK if name not in schema.names}
+        table = pq.read_table(path, columns=[name for name in _READ if name not in lacking])
         return _groups(table, json.loads(metadata[_GROUPS]))
     except (pa.ArrowException, OSError, ContractError, KeyError, ValueError) as error:
         if isinstance(error, DataError):
@@ -175,6 +179,7 @@ def _table(groups: Sequence[Group], credit: Credit | None, decode: Decode | None
         "policy_version": pa.array([turn.policy_version for turn in turns], whole),
         "state_key": pa.array([turn.state_key for turn in turns], text),
         "prefilled_tokens": pa.array([turn.prefilled_tokens for turn in turns], whole),
+        "sampled_tokens": pa.array([turn.sampled_tokens for turn in turns], whole),
         "generate_seconds": pa.array([turn.generate_seconds for turn in turns], real),
         "env_seconds": pa.array([turn.env_seconds for turn in turns], real),
         "failures": pa.array([_failures_to_json(line) for line in lines], text),
@@ -240,7 +245,7 @@ def _groups(table: pa.Table, listed: list[tuple[str, str, int]]) -> list[Group]:
 
 def _trees(table: pa.Table) -> Iterator[TrajectoryTree]:
     arrays = {name: _slices(table[name]) for name in _ARRAYS}
-    read = [name for name in _READ if name not in _ARRAYS]
+    read = [name for name in table.column_names if name not in _ARRAYS]
     lines = zip(*(table[name].to_pylist() for name in read), strict=True)
     tree: TrajectoryTree | None = None
     for row, values in enumerate(lines):
@@ -281,11 +286,12 @@ def _turn(line: Mapping[str, Any]) -> Turn:
         entropy_kind=line["entropy_kind"],
         reward=line["reward"],
         rewards=dict(line["rewards"]),
-        metrics=dict(line["metrics"]),
+        metrics=dict(line.get("metrics", ())),
         state_key=line["state_key"],
         tool_calls=tuple(ToolRecord(*call) for call in calls),
         malformed_calls=line["malformed_calls"],
         prefilled_tokens=line["prefilled_tokens"],
+        sampled_tokens=line["sampled_tokens"],
         generate_seconds=line["generate_seconds"],
         env_seconds=line["env_seconds"],
     )

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +95,15 @@ def test_extra_columns_do_not_change_what_is_read(tmp_path) -> None:
     store.write(tmp_path / "b.parquet", groups, credit=credit, decode=str)
     first, second = store.read(tmp_path / "a.parquet"), store.read(tmp_path / "b.parquet")
     for ours, theirs in zip(first, second, strict=True):
+        assert [plain(tree) for tree in ours.trees] == [plain(tree) for tree in theirs.trees]
+
+
+def test_a_file_of_before_turns_had_metrics_is_read(tmp_path) -> None:
+    groups = random_groups(7)
+    store.write(tmp_path / "a.parquet", groups)
+    table = pq.read_table(tmp_path / "a.parquet")
+    pq.write_table(table.drop_columns(["metrics"]), tmp_path / "b.parquet")
+    for ours, theirs in zip(groups, store.read(tmp_path / "b.parquet"), strict=True):
         assert [plain(tree) for tree in ours.trees] == [plain(tree) for tree in theirs.trees]
 
 
