@@ -43,6 +43,10 @@ class EngineError(AgentRLError, RuntimeError):
     """An engine failed: died, refused a request or timed out."""
 
 
+class ContextLengthError(EngineError):
+    """The policy's context is full: the end of an episode by its tokens, and no failure."""
+
+
 class LearnerError(AgentRLError, RuntimeError):
     """A learner failed: a rank died, or its numbers are not finite. Load a checkpoint to go on."""
 

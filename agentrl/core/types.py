@@ -119,7 +119,8 @@ class Turn:
     `reward` is the sum of `rewards`, its named components; `metrics` are what the environment
     measured beside them, never trained on. `state_key` is equal for turns that acted from the
     same state. `prefilled_tokens` counts prompt tokens the engine had to compute
-    (not found in its prefix cache).
+    (not found in its prefix cache). `sampled_tokens` is the server's own count of what it sampled,
+    where `action_ids` are no tokens (`agentrl.rollout.transcript`).
     """
 
     action_ids: Int32
@@ -135,6 +136,7 @@ class Turn:
     tool_calls: tuple[ToolRecord, ...] = ()
     malformed_calls: int = 0
     prefilled_tokens: int = 0
+    sampled_tokens: int | None = None
     generate_seconds: float = 0.0
     env_seconds: float = 0.0
 
@@ -146,6 +148,11 @@ class Turn:
                 f"action_ids={len(self.action_ids)}, logprobs={len(self.logprobs)}, "
                 f"entropies={len(self.entropies)}"
             )
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens that the policy sampled: the server's own count, where it counts."""
+        return len(self.action_ids) if self.sampled_tokens is None else self.sampled_tokens
 
 
 @dataclass(frozen=True, slots=True)

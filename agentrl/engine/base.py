@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from agentrl.core.types import EntropyKind, Float32, Int32
 
@@ -31,12 +32,20 @@ class Sampling:
     seed: int | None = None
 
 
+class Usage(NamedTuple):
+    """Tokens of one completion in the server's own count: its whole prompt, and what it sampled."""
+
+    prompt_tokens: int
+    generated_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What an engine sampled.
 
     Per-token arrays are (A,): log-probabilities under, and entropies in nats of, the distribution
-    that was sampled from (after temperature).
+    that was sampled from (after temperature). Where `token_ids` are no tokens (a transcript's
+    bytes), `usage` has the number of tokens, and limits count by it.
     """
 
     token_ids: Int32
@@ -47,13 +56,20 @@ class Completion:
     policy_version: int
     prefilled_tokens: int
     seconds: float
+    usage: Usage | None = None
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens that were sampled."""
+        return len(self.token_ids) if self.usage is None else self.usage.generated_tokens
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Serves one policy. Cancelling the task that awaits `generate` cancels the request.
 
-    Any failure is an `EngineError`. `version` is the number of syncs so far.
+    Any failure is an `EngineError`; a context that is full is a `ContextLengthError`. `version` is
+    the number of syncs so far.
     """
 
     @property
@@ -79,4 +95,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free everything; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """An engine whose server is asked only so often: the wait for it is no part of a deadline."""
+
+    def admission(self, prompt_ids: Int32, sampling: Sampling) -> AbstractAsyncContextManager[None]:
+        """Entered when the request may be sent; the caller's `generate` inside it does not wait."""
         ...

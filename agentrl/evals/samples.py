@@ -267,7 +267,7 @@ def _tree_from_json(task_id: str, data: Mapping[str, Any]) -> TrajectoryTree:
 
 _TURN_PLAIN = (
     *("policy_version", "entropy_kind", "reward", "state_key", "malformed_calls"),
-    *("prefilled_tokens", "generate_seconds", "env_seconds"),
+    *("prefilled_tokens", "sampled_tokens", "generate_seconds", "env_seconds"),
 )
 
 

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from time import monotonic
 from typing import Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 
 from agentrl.core.env import ROOT_STATE, Env, StepResult
-from agentrl.core.errors import ContractError
+from agentrl.core.errors import ContextLengthError, ContractError
 from agentrl.core.types import (
     ROOT,
     Failure,
     Int32,
-    Message,
     StopReason,
     Task,
     TrajectoryTree,
     Turn,
 )
-from agentrl.engine.base import Completion, Sampling
+from agentrl.engine.base import Completion, Paced, Sampling
 from agentrl.rollout.context import Context
 from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.render import StopRule
 from agentrl.rollout.seeds import derive
-from agentrl.rollout.stage import DivergedError, PhaseError, Spent, Stage
+from agentrl.rollout.stage import (
+    DivergedError,
+    PhaseError,
+    Spent,
+    Stage,
+    fault_of,
+    is_observation,
+)
 
 T = TypeVar("T")
 Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "close", "idle"]
 
+_AT_ONCE = nullcontext()
 _NO_TOKENS = np.zeros(0, np.int32)
 _NOTHING: dict[str, float] = {}  # one for all turns: most have neither components nor metrics
 
@@ -70,6 +77,7 @@ class LiveEpisode:
         self._state_key = ROOT_STATE
         self._context = Context(_NO_TOKENS)
         self._expected = 0
+        self._tokens = 0
         self._retries_left = stage.retries
         self._is_branch = False
         self._holds_slot = False
@@ -120,7 +128,7 @@ class LiveEpisode:
             raise ContractError(f"this line has ended ({self.stop_reason}) and cannot be played")
         text = self.stage.renderer.action_text(completion.token_ids)
         self.spent.turns += 1
-        self.spent.generated_tokens += len(completion.token_ids)
+        self.spent.generated_tokens += completion.generated_tokens
         self.spent.prefilled_tokens += completion.prefilled_tokens
         began = self.spent.env_seconds
         while True:
@@ -148,6 +156,7 @@ class LiveEpisode:
         twin.tree, twin.node, twin.spent = self.tree, self.node, self.spent.copy()
         twin._stop, twin._state_key = self._stop, self._state_key
         twin._context, twin._expected = self._context.copy(), self._expected
+        twin._tokens = self._tokens
         twin._is_branch = True
         env = self._env
         unbuilt = env is None and self._is_branch
@@ -213,6 +222,8 @@ class LiveEpisode:
                     StopReason.TRUNCATED_TIME, f"episode_seconds = {seconds:g} are over"
                 ) from None
             raise self._blame(phase, f"hung for more than {limit:g} s") from None
+        except ContextLengthError as error:
+            raise PhaseError(StopReason.TRUNCATED_TOKENS, str(error)) from error
         except Exception as error:  # the boundary: an environment or engine may raise anything
             raise self._blame(phase, f"{type(error).__name__}: {error}") from error
         finally:
@@ -243,7 +254,7 @@ class LiveEpisode:
         seed = derive(self.tree.seed, "env")
         work = env.reset(self.task, seed=seed)
         observation = await self._phase("reset", work, self.stage.limits.reset_seconds)
-        if not _is_observation(observation):
+        if not is_observation(observation):
             raise self._blame("reset", f"returned {observation!r:.100}, not a tuple of messages")
         try:
             return self.stage.renderer.prompt_ids(observation, env.tool_schemas)
@@ -254,7 +265,7 @@ class LiveEpisode:
         env = self._env
         assert env is not None
         result = await self._phase("step", env.step(action), self.stage.limits.tool_seconds)
-        fault = _fault_of(result)
+        fault = fault_of(result)
         if fault:
             raise self._blame("step", fault)
         return result
@@ -265,14 +276,15 @@ class LiveEpisode:
         assert self._env is not None
         self._stop = self.stage.renderer.stop_for(self._env.stop)
         limit = self.stage.limits.max_tokens
-        if len(prompt) >= limit:
+        tokens = self.stage.renderer.tokens_in(prompt)
+        if tokens >= limit:
             raise PhaseError(
                 StopReason.TRUNCATED_TOKENS,
-                f"the prompt of task {self.task.id!r} has {len(prompt)} tokens; "
+                f"the prompt of task {self.task.id!r} has {tokens} tokens; "
                 f"limits.max_tokens = {limit}",
             )
         self.tree.prompt_ids = prompt
-        self._context, self._expected = Context(prompt), len(prompt)
+        self._context, self._expected, self._tokens = Context(prompt), len(prompt), tokens
 
     async def _generate(self, seed: int) -> Completion:
         if self.spent.seconds >= self.stage.limits.episode_seconds:
@@ -281,7 +293,7 @@ class LiveEpisode:
         tail = (turn.action_ids, turn.observation_ids) if turn else (self.tree.prompt_ids,)
         self._context.check(self._expected, *tail)
         sampling, limits = self.stage.sampling, self.stage.limits
-        room = min(sampling.max_tokens_per_turn, limits.max_tokens - len(self._context))
+        room = min(sampling.max_tokens_per_turn, limits.max_tokens - self._tokens)
         if limits.max_generated_tokens is not None:
             room = min(room, limits.max_generated_tokens - self.spent.generated_tokens)
         asked = Sampling(
@@ -293,10 +305,13 @@ class LiveEpisode:
             stop_token_ids=self._stop.token_ids,
             seed=seed,
         )
-        work = self.stage.engine.generate(self._context.ids, asked)
-        completion = await self._phase("generate", work, limits.turn_seconds)
-        if not 0 < len(completion.token_ids) <= room:
-            found = len(completion.token_ids)
+        engine, ids = self.stage.engine, self._context.ids
+        async with engine.admission(ids, asked) if isinstance(engine, Paced) else _AT_ONCE:
+            work = engine.generate(ids, asked)
+            completion = await self._phase("generate", work, limits.turn_seconds)
+        found = len(completion.token_ids)
+        # Whose text is no tokens counts them itself, thoughts that it keeps to itself included.
+        if found == 0 or (completion.usage is None and found > room):
             raise self._blame("generate", f"returned {found} tokens, asked for 1 to {room}")
         return completion
 
@@ -374,6 +389,7 @@ class LiveEpisode:
         self._state_key = ROOT_STATE
         self._context = Context(self.tree.prompt_ids)
         self._expected = len(self._context)
+        self._tokens = self.stage.renderer.tokens_in(self.tree.prompt_ids)
 
     # Records
 
@@ -393,14 +409,19 @@ class LiveEpisode:
             except ContractError as error:
                 blame = self._blame("step", str(error))
                 return self._end_in(completion, blame, self.spent.env_seconds - seconds)
-            used = len(self._context) + len(completion.token_ids) + len(observation)
-            if used >= limits.max_tokens:
+            if self._tokens_after(completion, observation) >= limits.max_tokens:
                 reason, observation = StopReason.TRUNCATED_TOKENS, _NO_TOKENS
         self._add(completion, observation, seconds, result=result)
         self._state_key = info.state_key
         if reason is not None:
             self._end(reason)
         return reason
+
+    def _tokens_after(self, completion: Completion, observation: Int32) -> int:
+        """Tokens of the context with one more turn: the server's own count, where it counts."""
+        usage = completion.usage
+        before = self._tokens + len(completion.token_ids) if usage is None else sum(usage)
+        return before + self.stage.renderer.tokens_in(observation)
 
     def _stop_of(self, result: StepResult) -> StopReason | None:
         limits, spent = self.stage.limits, self.spent
@@ -440,6 +461,7 @@ class LiveEpisode:
             tool_calls=() if info is None else info.tool_calls,
             malformed_calls=0 if info is None else info.malformed_calls,
             prefilled_tokens=completion.prefilled_tokens,
+            sampled_tokens=None if completion.usage is None else completion.usage.generated_tokens,
             generate_seconds=completion.seconds,
             env_seconds=seconds,
         )
@@ -447,6 +469,7 @@ class LiveEpisode:
         self.added.append(self.node)
         self._context.append(turn.action_ids)
         self._context.append(observation)
+        self._tokens = self._tokens_after(completion, observation)
         self._expected += len(completion.token_ids) + len(observation)
 
     def _end_in(
@@ -474,25 +497,3 @@ class LiveEpisode:
 
     def _note(self, reason: StopReason, message: str) -> None:
         self.tree.failures.append(Failure(self.node, reason, message))
-
-
-def _is_observation(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(item, Message) for item in value)
-
-
-def _fault_of(result: StepResult) -> str:
-    """What is wrong with a step's result, or nothing."""
-    if not isinstance(result, StepResult):
-        return f"returned {type(result).__name__}, not StepResult"
-    if not _is_observation(result.observation):
-        return f"the observation is {result.observation!r:.100}, not a tuple of messages"
-    if not math.isfinite(result.reward):
-        return f"the reward is {result.reward}"
-    for name, value in result.info.metrics.items():
-        if not isinstance(value, int | float):
-            return f"the metric {name!r} is {value!r:.100}, not a number"
-    if result.info.rewards:
-        total = sum(result.info.rewards.values())
-        if abs(total - result.reward) > 1e-6 * max(1.0, abs(total)):
-            return f"the reward {result.reward} is not the sum {total} of its named components"
-    return ""

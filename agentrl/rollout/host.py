@@ -22,7 +22,7 @@ from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.episode import LiveEpisode
 from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.player import Episode, Sampler
-from agentrl.rollout.render import Renderer, Tokenizer
+from agentrl.rollout.render import Renderer, Rendering, Tokenizer
 from agentrl.rollout.settings import RolloutSettings, SamplingSettings
 from agentrl.rollout.stage import Stage
 from agentrl.rollout.watchdog import Stall, Watchdog, stalls
@@ -203,7 +203,7 @@ class RolloutHost:
     def _load_tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.spec.tokenizer or self.spec.model)  # type: ignore[return-value]
 
-    def _build_engine(self, renderer: Renderer) -> Engine:
+    def _build_engine(self, renderer: Rendering) -> Engine:
         from agentrl.engine import ScriptedSettings, build  # above this room
 
         settings = self.spec.engine

@@ -97,6 +97,45 @@ class StopRule(NamedTuple):
     token_ids: tuple[int, ...]
 
 
+class Rendering(Protocol):
+    """Between messages and the ids that trees record: a tokenizer's, or a transcript's."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    def prompt_ids(
+        self, observation: Observation, tool_schemas: Sequence[Mapping[str, object]] = ()
+    ) -> Int32:
+        """Ids (T,) of an episode's first observation, ending where the policy is to write."""
+        ...
+
+    def observation_ids(self, observation: Observation, action_ids: Sequence[int] | Int32) -> Int32:
+        """Ids (O,) to append after `action_ids` and before the policy's next action."""
+        ...
+
+    def decode(self, token_ids: Sequence[int] | Int32) -> str:
+        """Text of `token_ids` for people, marks included."""
+        ...
+
+    def action_text(self, action_ids: Int32) -> str:
+        """What the policy said, as its environment reads it."""
+        ...
+
+    def encode(self, text: str) -> Int32:
+        """Ids of text that a script writes in the policy's place."""
+        ...
+
+    def stop_for(self, strings: Sequence[str] = ()) -> StopRule:
+        """How an engine is told to stop at `strings` and at the end of the policy's turn."""
+        ...
+
+    def tokens_in(self, ids: Int32) -> int:
+        """Tokens that `ids` are, or an estimate where only the server counts them."""
+        ...
+
+
 class _Frame(NamedTuple):
     """Template text around the contents of some messages that follow an assistant's turn."""
 
@@ -224,6 +263,10 @@ class Renderer:
                     texts.append(string)
             self._stops[key] = StopRule(tuple(texts), tuple(sorted(ids)))
         return self._stops[key]
+
+    def tokens_in(self, ids: Int32) -> int:
+        """Their number."""
+        return len(ids)
 
     def _encode(self, text: str) -> Int32:
         return np.asarray(self._core.encode(text, add_special_tokens=False).ids, np.int32)

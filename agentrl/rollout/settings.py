@@ -22,8 +22,11 @@ class LimitsSettings(Settings):
     `max_tokens` counts the whole trajectory, its prompt included; `max_generated_tokens` and
     `max_tool_calls` count along the path, so a branch starts with what its parent used. Seconds
     are time spent in the phase itself: waiting for a free slot is no part of them.
-    `turn_seconds` bounds one generation, `tool_seconds` one `step` of the environment (its tool
-    calls included), `reset_seconds` one reset or fork, `episode_seconds` the sum of all phases.
+    Where only the server knows the tokens of a text (a chat engine), its own counts are taken, and
+    what was added since its last reply is estimated; its own bound on a context ends an episode
+    like `max_tokens`. `turn_seconds` bounds one generation, `tool_seconds` one `step` of the
+    environment (its tool calls included), `reset_seconds` one reset or fork, `episode_seconds` the
+    sum of all phases.
     """
 
     max_turns: int = Field(default=8, ge=1)

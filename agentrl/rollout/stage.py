@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from agentrl.core.env import Env
-from agentrl.core.types import StopReason
+from agentrl.core.env import Env, StepResult
+from agentrl.core.types import Message, StopReason
 from agentrl.engine.base import Engine
-from agentrl.rollout.render import Renderer
+from agentrl.rollout.render import Rendering
 from agentrl.rollout.settings import LimitsSettings, SamplingSettings
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Stage:
 
     make_env: Callable[[], Env]
     engine: Engine
-    renderer: Renderer
+    renderer: Rendering
     sampling: SamplingSettings
     limits: LimitsSettings
     slots: asyncio.Semaphore
@@ -71,3 +72,26 @@ class PhaseError(Exception):
 
 class DivergedError(PhaseError):
     """The same seed and actions, played again, led elsewhere."""
+
+
+def is_observation(value: object) -> bool:
+    """True for a tuple of messages."""
+    return isinstance(value, tuple) and all(isinstance(item, Message) for item in value)
+
+
+def fault_of(result: StepResult) -> str:
+    """What is wrong with a step's result, or nothing."""
+    if not isinstance(result, StepResult):
+        return f"returned {type(result).__name__}, not StepResult"
+    if not is_observation(result.observation):
+        return f"the observation is {result.observation!r:.100}, not a tuple of messages"
+    if not math.isfinite(result.reward):
+        return f"the reward is {result.reward}"
+    for name, value in result.info.metrics.items():
+        if not isinstance(value, int | float):
+            return f"the metric {name!r} is {value!r:.100}, not a number"
+    if result.info.rewards:
+        total = sum(result.info.rewards.values())
+        if abs(total - result.reward) > 1e-6 * max(1.0, abs(total)):
+            return f"the reward {result.reward} is not the sum {total} of its named components"
+    return ""

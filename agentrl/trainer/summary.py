@@ -36,7 +36,7 @@ def spent(groups: Iterable[Group]) -> Budget:
         for tree in group.trees:
             trajectories += len(tree.leaves)
             for turn in tree.turns:
-                generated += len(turn.action_ids)
+                generated += turn.generated_tokens
                 prefilled += turn.prefilled_tokens
                 calls += len(turn.tool_calls)
     return Budget(trajectories, generated, prefilled, calls)
