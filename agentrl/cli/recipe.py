@@ -11,9 +11,20 @@ from agentrl.core.errors import RecipeError
 from agentrl.recipe.check import Purpose
 from agentrl.recipe.keys import find_sections
 from agentrl.recipe.load import differences, dump, load, load_with_source
-from agentrl.recipe.source import find_recipe, read_source
+from agentrl.recipe.source import find_recipe, read_source, shipped_recipes
 
 app = typer.Typer(help="Show and check recipes.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the shipped recipes, each with the first line that its file says about it."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    recipes = shipped_recipes()
+    width = max(map(len, recipes), default=0)
+    for name, path in recipes.items():
+        about = path.read_text().partition("\n")[0].lstrip("# ")
+        console.print(f"{name:{width}}  {about}")
 
 
 @app.command()

@@ -36,7 +36,13 @@ class SoftAttribution(GroupBaseline):
 
 
 class GrpoCredit(SoftAttribution):
-    """Group-relative advantages (DeepSeekMath, arXiv:2402.03300, eq. 4 with outcome rewards)."""
+    """Group-relative advantages (DeepSeekMath, arXiv:2402.03300, eq. 4 with outcome rewards).
+
+        A_i = (R_i - mean of the group) / (std of the group + 1e-6)
+
+    The same for all turns of trajectory i. With `scale="none"` the difference alone (Dr. GRPO,
+    arXiv:2503.20783, together with `learner.loss.aggregation: constant`).
+    """
 
     type: Literal["grpo"] = "grpo"
 

@@ -50,17 +50,23 @@ def find_recipe(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {
-        item.name.removesuffix(".yaml"): item
-        for item in files("agentrl.recipes").iterdir()
-        if item.name.endswith(".yaml")
-    }
+    shipped = shipped_recipes()
     if path.stem in shipped and str(path.parent) in (".", "recipes"):
-        return Path(str(shipped[path.stem]))
+        return shipped[path.stem]
     raise RecipeError(
         f"no recipe {str(name)!r}: no such file from {Path.cwd()}, and none of the "
         f"shipped ones.{nearest(path.stem, shipped)} Shipped: {', '.join(sorted(shipped))}."
     )
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that the package brings, by name in alphabetical order."""
+    found = {
+        item.name.removesuffix(".yaml"): Path(str(item))
+        for item in files("agentrl.recipes").iterdir()
+        if item.name.endswith(".yaml")
+    }
+    return dict(sorted(found.items()))
 
 
 def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:

@@ -114,6 +114,15 @@ def test_recipe_check_tells_all_recipes_and_fails_for_one(tmp_path, monkeypatch)
     ]
 
 
+def test_recipe_list_names_every_shipped_recipe_and_what_it_is_about() -> None:
+    result = runner.invoke(app, ["recipe", "list"])
+    assert result.exit_code == 0
+    names = [line.split()[0] for line in result.output.splitlines()]
+    folder = Path(__file__).resolve().parents[2] / "recipes"
+    assert names == sorted(path.stem for path in folder.glob("*.yaml"))
+    assert "arXiv:2507.19849" in result.output
+
+
 def test_recipe_show_prints_a_recipe_that_loads_and_where_settings_come_from(tmp_path) -> None:
     result = runner.invoke(app, ["recipe", "show", "grpo_search", "seed=7", "env.max_turns=4"])
     assert result.exit_code == 0

@@ -1,0 +1,130 @@
+"""`docs/algorithms.md` is made from the code: each method's own words, recipes and measured curve.
+
+`python tests/test_algorithms_page.py --write` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import get_args
+
+import numpy as np
+import yaml
+
+from agentrl.core.settings import Settings
+from agentrl.core.try_again import TryAgain
+from agentrl.credit import AnyCredit
+from agentrl.learner.settings import LossSettings
+from agentrl.samplers import AnySampler
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "algorithms.md"
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+CURVES = sorted((ROOT / "docs" / "curves").glob("*.json"))
+
+INTRO = """\
+# Catalogue of algorithms
+
+What a recipe chooses between, in the words of the code: definition, source, where the sources leave
+room, the shipped recipes that use it, and what was measured with it. Made by
+`tests/test_algorithms_page.py` (`--write`). [add_an_algorithm.md](add_an_algorithm.md) says how a
+method gets here, [recipes.md](recipes.md) has every key with its default.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRO, "## Samplers", _first(AnySampler, "sampler"), *_methods(AnySampler, "sampler")]
+    parts += ["## Credit", _first(AnyCredit, "credit"), *_methods(AnyCredit, "credit")]
+    parts += ["## Loss", _words(LossSettings), "## Wrappers", "### try_again", _words(TryAgain)]
+    parts += ["## Measured", *_measured()]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _members(union: object) -> tuple[type[Settings], ...]:
+    return get_args(get_args(union)[0])
+
+
+def _type(cls: type[Settings]) -> str:
+    return str(cls.model_fields["type"].default)
+
+
+def _first(union: object, section: str) -> str:
+    names = ", ".join(f"[`{_type(cls)}`](#{section}-{_type(cls)})" for cls in _members(union))
+    return f"`{section}: {{type: ...}}` is one of {names}."
+
+
+def _methods(union: object, section: str) -> Iterator[str]:
+    for cls in _members(union):
+        name = _type(cls)
+        yield f"### {section} {name}"
+        yield _words(cls)
+        used = [
+            path.stem
+            for path in RECIPES
+            if (yaml.safe_load(path.read_text()).get(section) or {}).get("type") == name
+        ]
+        source = inspect.getsourcefile(cls)
+        assert source is not None
+        file = Path(source).relative_to(ROOT)
+        shown = ", ".join(f"[{one}](../recipes/{one}.yaml)" for one in used) or "none yet"
+        yield f"Code: [{file}](../{file}). Recipes: {shown}."
+
+
+def _words(cls: type) -> str:
+    """The docstring, whose indented formulas become blocks."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    return re.sub(
+        r"(?:^ {4,}\S.*\n?)+",
+        lambda found: "```text\n" + inspect.cleandoc("\n" + found[0]) + "\n```\n",
+        text,
+        flags=re.MULTILINE,
+    )
+
+
+def _measured() -> Iterator[str]:
+    yield (
+        "Mean ± standard deviation over seeds, at shares of the budget of generated tokens that "
+        "every run had; the last column of each table is the control. Data: `docs/curves/`, from "
+        "`benchmarks/samplers.py`. What can be concluded, and what not: "
+        "[arpo_and_grpo.md](arpo_and_grpo.md), [envs/code.md](envs/code.md)."
+    )
+    for path in CURVES:
+        runs = json.loads(path.read_text())
+        budget = min(run["tokens"][-1] for seeds in runs.values() for run in seeds)
+        rows = [f"| tokens | {' | '.join(runs)} |", "| --- " * (len(runs) + 1) + "|"]
+        for share in (0.0, 0.25, 0.5, 1.0):
+            cells = [
+                _spread([float(np.interp(share * budget, r["tokens"], r["accuracy"])) for r in s])
+                for s in runs.values()
+            ]
+            rows.append(f"| {share * budget:,.0f} | {' | '.join(cells)} |")
+        yield f"### {path.stem}"
+        yield f"![Score against generated tokens](images/curve_{path.stem}.svg)"
+        yield "\n".join(rows)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{fmean(values):.1f} ± {stdev(values):.1f}"
+
+
+def test_the_catalogue_says_what_the_code_says():
+    found = PAGE.read_text()
+    assert found == page(), "run `python tests/test_algorithms_page.py --write`"
+
+
+def test_every_method_names_its_source():
+    for cls in (*_members(AnySampler), *_members(AnyCredit)):
+        if _type(cls) != "chain":
+            assert re.search(r"arXiv:\d{4}\.\d{5}", cls.__doc__ or ""), cls.__name__
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--write"], __doc__
+    PAGE.write_text(page())
