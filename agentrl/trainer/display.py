@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agentrl.trainer.statistics import Interval
+from agentrl.evals.statistics import Interval
 
 
 class Display:
@@ -78,9 +78,10 @@ class Display:
 
 def shown(name: str, interval: Interval) -> str:
     """`interval` as a person reads it: a component in per cent, the reward (any range) as it is."""
-    if name == "reward":
-        return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
-    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * value for value in interval))
+    scale, digits, unit = (1, 3, "") if name == "reward" else (100, 1, " %")
+    value, low, high = (f"{scale * one:.{digits}f}" for one in interval[:3])
+    bounds = f"[{low}, {high}]" if interval.method != "none" else "(no interval)"
+    return f"{value}{unit} {bounds}"
 
 
 def _clipped(metrics: Mapping[str, float]) -> float:

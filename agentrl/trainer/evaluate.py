@@ -13,10 +13,10 @@ from agentrl import store
 from agentrl.core.errors import DataError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Group
+from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.display import Display
 from agentrl.trainer.play import eval_jobs, play
-from agentrl.trainer.statistics import Interval, mean_interval
 from agentrl.trainer.summary import component_names, spent, task_scores
 from agentrl.workers.runtime import open_runtime
 
@@ -76,7 +76,7 @@ async def _evaluate(recipe: Recipe, out: Path, display: Display) -> EvalResult:
                 "policy": recipe.policy.model,
                 "tasks": result.tasks,
                 "unplayed": result.unplayed,
-                "scores": result.scores,
+                "scores": {name: one.plain() for name, one in result.scores.items()},
                 "spent": {field: getattr(budget, field) for field in budget.__slots__},
                 "stop_reasons": reasons,
             },

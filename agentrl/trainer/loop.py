@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from agentrl import store
 from agentrl.core.errors import FailureRateError, LearnerError, RecipeError, nearest
 from agentrl.core.types import Group, Task
+from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.seeds import derive
@@ -26,7 +27,6 @@ from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
 from agentrl.trainer.metrics import MetricsLog
 from agentrl.trainer.play import eval_jobs, play
-from agentrl.trainer.statistics import Interval, mean_interval
 from agentrl.trainer.summary import (
     Budget,
     component_names,

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from agentrl.core.env import Env
 from agentrl.core.errors import CheckpointError, RecipeError
 from agentrl.core.registry import make_env
+from agentrl.evals.statistics import Interval, paired_difference
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
 from agentrl.trainer.display import Display, shown
 from agentrl.trainer.loop import Evaluation
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.session import open_loop, open_workers
-from agentrl.trainer.statistics import Interval, paired_difference
 from agentrl.workers.learner import LearnerLostError
 from agentrl.workers.runtime import Runtime
 
@@ -226,11 +226,11 @@ def _finish(
     (out / "result.json").write_text(
         json.dumps(
             {
-                "before": result.before,
-                "after": result.after,
-                "gain": gain,
+                "before": result.before and result.before.plain(),
+                "after": result.after and result.after.plain(),
+                "gain": gain and gain.plain(),
                 "seconds": seconds,
-                "evaluations": [[e.iteration, *e.interval] for e in evaluations],
+                "evaluations": [[e.iteration, *e.interval.plain()] for e in evaluations],
             },
             indent=1,
         )

@@ -76,7 +76,7 @@ async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
         await env.close()
     intervals = [evaluation.interval for evaluation in loop.evaluations]
     seconds = time.monotonic() - started
-    curve = [[e.iteration, *e.interval] for e in loop.evaluations]
+    curve = [[e.iteration, *e.interval.plain()] for e in loop.evaluations]
     (out / "result.json").write_text(json.dumps({"seconds": seconds, "evaluations": curve}))
     display.line(f"the policy is in {out / 'policy'}, after {seconds / 60:.1f} minutes")
     return RunResult(

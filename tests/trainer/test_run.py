@@ -44,7 +44,7 @@ def test_a_run_learns_and_its_folder_holds_everything(recipe_file: Path, tmp_pat
     assert load(out / "recipe.yaml") == recipe
     groups = store.read(out / "trees" / "iteration-000011.parquet")
     assert sum(len(list(g.trajectories())) for g in groups) == 24
-    assert json.loads((out / "result.json").read_text())["gain"] == list(result.gain)
+    assert json.loads((out / "result.json").read_text())["gain"] == result.gain.plain()
     assert {p.name for p in (out / "policy").iterdir()} >= {
         "config.json",
         "model.safetensors",

@@ -1,4 +1,4 @@
-"""Intervals, task order, metrics and plots of a run."""
+"""Task order, metrics and plots of a run."""
 
 from __future__ import annotations
 
@@ -6,51 +6,15 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from agentrl.core.errors import DataError
 from agentrl.core.types import Task
 from agentrl.trainer.display import plot
 from agentrl.trainer.metrics import MetricsLog, read_metrics
-from agentrl.trainer.statistics import mean_interval, paired_difference
 from agentrl.trainer.tasks import TaskOrder
 
 TASKS = [Task(str(index)) for index in range(7)]
-
-
-def test_wilsons_interval_is_that_of_the_textbook() -> None:
-    found = mean_interval([1.0] * 8 + [0.0] * 2)  # Wilson 1927: 0.8 of 10 -> [0.490, 0.943]
-    assert found.value == pytest.approx(0.8)
-    assert (found.low, found.high) == (
-        pytest.approx(0.4902, abs=1e-4),
-        pytest.approx(0.9433, abs=1e-4),
-    )
-
-
-def test_means_of_several_samples_take_the_normal_interval() -> None:
-    found = mean_interval([0.0, 0.5, 1.0, 0.5])
-    half = 1.959963984540054 * np.std([0.0, 0.5, 1.0, 0.5], ddof=1) / 2
-    assert found == (pytest.approx(0.5), pytest.approx(0.5 - half), pytest.approx(0.5 + half))
-
-
-def test_no_task_gives_no_number() -> None:
-    assert math.isnan(mean_interval([]).value)
-
-
-def test_a_paired_difference_of_hand_worked_numbers() -> None:
-    found = paired_difference([0, 0, 1, 0], [1, 1, 1, 0])
-    half = 1.959963984540054 * np.std([1, 1, 0, 0], ddof=1) / 2
-    assert found == (pytest.approx(0.5), pytest.approx(0.5 - half), pytest.approx(0.5 + half))
-
-
-def test_wilson_covers_the_truth_about_95_times_in_100() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(2000):
-        interval = mean_interval((rng.random(300) < 0.7).astype(float).tolist())
-        covered += interval.low <= 0.7 <= interval.high
-    assert 0.935 <= covered / 2000 <= 0.965
 
 
 def test_every_epoch_takes_each_task_once_and_a_position_alone_gives_the_tasks() -> None:
