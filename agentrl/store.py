@@ -45,7 +45,7 @@ _READ = (
     *("malformed_calls", "prefilled_tokens", "sampled_tokens", "generate_seconds", "env_seconds"),
 )
 """The columns that `read` needs; the others are for people."""
-_MAY_LACK = ("metrics",)
+_MAY_LACK = ("metrics", "sampled_tokens")
 """Columns that a file written by an earlier version does not have."""
 
 Decode = Callable[[Int32], str]
@@ -291,7 +291,7 @@ def _turn(line: Mapping[str, Any]) -> Turn:
         tool_calls=tuple(ToolRecord(*call) for call in calls),
         malformed_calls=line["malformed_calls"],
         prefilled_tokens=line["prefilled_tokens"],
-        sampled_tokens=line["sampled_tokens"],
+        sampled_tokens=line.get("sampled_tokens"),
         generate_seconds=line["generate_seconds"],
         env_seconds=line["env_seconds"],
     )
