@@ -16,6 +16,7 @@ ENVS = {
     "math/problems": "agentrl.envs.math:MathEnv",
     "mcp/tasks": "agentrl.envs.mcp:McpEnv",
     "miniwob/tasks": "agentrl.envs.miniwob:MiniWobEnv",
+    "qa/questions": "agentrl.envs.qa:QuestionEnv",
     "search/corpus": "agentrl.envs.search:CorpusSearchEnv",
     "search/facts": "agentrl.envs.search:FactsSearchEnv",
     "search/web": "agentrl.envs.search:WebSearchEnv",

@@ -18,7 +18,7 @@ from agentrl.core.retrieval import ResultStyle, Retriever, told
 from agentrl.core.tool import Tool
 from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Task
-from agentrl.graders.qa import exact_match, token_f1
+from agentrl.graders.short_answers import short_answer_scores
 
 from . import facts, sample
 from .demonstrations import Expert
@@ -34,7 +34,7 @@ from .structure import boxed, valid_structure
 
 Retrieval: TypeAlias = Literal["bm25", "dense", "hybrid"]
 
-COMPONENTS = ("em", "f1", "format")
+COMPONENTS = ("em", "f1", "gaia", "format")
 _SEARCH_SECONDS = 120.0
 _HASTY = 0.4
 """The chance that the scripted expert answers too early, at each search but the last."""
@@ -65,10 +65,10 @@ class SearchEnv(ToolEnv):
 
     Observation: the question, worded by `prompt`; then the passages found by each search.
     Action: `<search>query</search>` or `<answer>text</answer>` (`format="json"`: tool calls).
-    Reward: at the end, the sum over `rewards` of weight times component: `em` exact match and
-    `f1` token F1 with HotpotQA's rule, both best over the accepted answers, and `format` 1.0 if
-    all actions were well formed (`valid_structure`). No answer scores 0.0 in all three. The
-    metrics hold all components unweighted, and `searches`.
+    Reward: at the end, the sum over `rewards` of weight times component: `em` exact match, `f1`
+    token F1 with HotpotQA's rule and `gaia` GAIA's own match, each best over the accepted answers,
+    and `format` 1.0 if all actions were well formed (`valid_structure`). No answer scores 0.0 in
+    all of them. The metrics hold all components unweighted, `cover_em` and `searches`.
     Ends: terminated by an answer; truncated after `max_turns` actions.
     Forks: by copying.
 
@@ -176,17 +176,22 @@ class SearchEnv(ToolEnv):
             return result
         return result._replace(info=replace(result.info, metrics=self._metrics))
 
+    def answer_of(self, action: str) -> str | None:
+        """The answer that the format reads in `action`, without the sentence around ARPO's box."""
+        answer = super().answer_of(action)
+        return None if answer is None else self._stated(answer)
+
+    def _stated(self, answer: str) -> str:
+        # An ARPO answer without a box still says something: judged as it stands.
+        inner = boxed(answer) if self.prompt_style == "arpo" else None
+        return answer if inner is None else inner
+
     def score(self, task: Task, answer: str | None) -> Mapping[str, float]:
         """The weighted components; one whose weight is 0.0 is left out."""
-        values = dict.fromkeys(COMPONENTS, 0.0)
-        if answer is not None:
-            inner = boxed(answer) if self.prompt_style == "arpo" else answer
-            answers = task.data["answers"]
-            # An ARPO answer without a box still says something: judged as it stands.
-            said = answer if inner is None else inner
-            values["em"] = exact_match(said, answers)
-            values["f1"] = token_f1(said, answers, verdicts=True)
-            values["format"] = float(inner is not None and self._well_formed())
+        said = None if answer is None else self._stated(answer)
+        values = short_answer_scores(said, task.data["answers"])
+        as_asked = answer is not None and (self.prompt_style != "arpo" or boxed(answer) is not None)
+        values["format"] = float(as_asked and self._well_formed())
         self._metrics = {**values, "searches": float(self.tool_calls)}
         return {name: weight * values[name] for name, weight in self.rewards.items() if weight}
 
@@ -201,7 +206,7 @@ class SearchEnv(ToolEnv):
             return thought + self.call_format.call("search", {"query": queries[turn]})
         if turn > len(queries):
             return None
-        answer = next(text for text in task.data["answers"] if text.strip())
+        answer = task.data["answers"][0]
         if self.prompt_style == "arpo":
             answer = f"\\boxed{{{answer}}}"
         return thought + self.call_format.answer(answer)

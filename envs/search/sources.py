@@ -86,9 +86,11 @@ def _fact_passage(line: Row) -> Passage:
 
 def _question(line: Row, answers: str, text: str = "question") -> Question:
     """A question whose accepted answers stand under the key `answers`, the first of them gold."""
-    found = _answers(line, answers)
-    if not any(answer.strip() for answer in found):
-        raise DataError(f"{line.place}: {answers!r} has no answer, got {shown(list(found))}")
+    given = _answers(line, answers)
+    # A blank one would be matched by an empty answer.
+    found = tuple(answer for answer in given if answer.strip())
+    if not found:
+        raise DataError(f"{line.place}: {answers!r} has no answer, got {shown(list(given))}")
     key = next((key for key in ("support", "facts") if key in line.data), None)
     support = line.texts(key) if key else ()
     hops = line.count("hops") if "hops" in line.data else len(support)

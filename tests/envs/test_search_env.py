@@ -62,6 +62,18 @@ async def start(env: CorpusSearchEnv, number: int = 0) -> Task:
     return task
 
 
+def measured(em: float, *, format: float, searches: float, gaia: float | None = None):
+    """Metrics of an answer that matches wholly or not at all; `gaia` where it differs."""
+    return {
+        "em": em,
+        "f1": em,
+        "cover_em": em,
+        "gaia": em if gaia is None else gaia,
+        "format": format,
+        "searches": searches,
+    }
+
+
 async def test_the_default_contract_is_one_inline_result_a_search(env: CorpusSearchEnv) -> None:
     (first,) = await env.reset(env.tasks("train")[0], seed=0)
     assert (first.role, first.text) == ("user", "Where was the director of Solaris born?")
@@ -76,7 +88,8 @@ async def test_the_default_contract_is_one_inline_result_a_search(env: CorpusSea
     answered = await env.step("<answer>zavrazhye, the Village</answer>")
     assert (answered.reward, answered.terminated) == (1.0, True)
     assert answered.info.rewards == {"em": 1.0}
-    assert answered.info.metrics == {"em": 1.0, "f1": 1.0, "format": 1.0, "searches": 1.0}
+    # GAIA's rule drops no article.
+    assert answered.info.metrics == measured(1.0, gaia=0.0, format=1.0, searches=1.0)
 
 
 async def test_documents_are_numbered_and_their_tags_cannot_be_read_as_tags(files) -> None:
@@ -136,7 +149,7 @@ async def test_no_answer_in_time_scores_nothing(files) -> None:
     await start(env)
     end = await env.step("<search>solaris</search>")
     assert (end.reward, end.terminated, end.truncated) == (0.0, False, True)
-    assert end.info.metrics == {"em": 0.0, "f1": 0.0, "format": 0.0, "searches": 0.0}
+    assert end.info.metrics == measured(0.0, format=0.0, searches=0.0)
 
 
 async def test_a_fork_leaves_the_original_alone(env: CorpusSearchEnv) -> None:
@@ -151,7 +164,7 @@ async def test_a_fork_leaves_the_original_alone(env: CorpusSearchEnv) -> None:
     assert twin.retriever is env.retriever
     await start(env)
     again = await env.step("<answer>Zavrazhye</answer>")
-    assert again.info.metrics == {"em": 1.0, "f1": 1.0, "format": 1.0, "searches": 0.0}
+    assert again.info.metrics == measured(1.0, format=1.0, searches=0.0)
 
 
 @pytest.mark.parametrize("prompt", ["plain", "search_r1", "tree_grpo", "arpo"])
@@ -187,7 +200,7 @@ async def test_gold_actions_keep_to_the_limits_and_speak_json(files) -> None:
     assert told.observation[0].role == "tool"
     assert "Solaris is a film" in told.observation[0].text
     end = await calls.step(calls.gold_action(task, 1) or "")
-    assert end.info.metrics == {"em": 1.0, "f1": 1.0, "format": 1.0, "searches": 1.0}
+    assert end.info.metrics == measured(1.0, format=1.0, searches=1.0)
 
 
 def test_a_gold_query_falls_back_on_the_text_where_titles_are_shared() -> None:
@@ -225,7 +238,7 @@ SETTINGS_MISTAKES = {
     "index alone": ({"retriever": "http://x", "index": "i"}, "keeps the index of a corpus"),
     "component": (
         {"corpus": "c", "rewards": {"exact": 1.0}},
-        "rewards has no component 'exact'. Known: em, f1, format.",
+        "rewards has no component 'exact'. Known: em, f1, gaia, format.",
     ),
     "no reward": ({"corpus": "c", "rewards": {"em": 0.0}}, "gives every component the weight 0"),
     "style": ({"corpus": "c", "result_style": "pretty"}, "env 'search/corpus': result_style:"),
@@ -337,6 +350,9 @@ async def test_an_arpo_answer_is_taken_from_its_box(files) -> None:
     await start(env)
     end = await env.step(f"{THINK}<answer>Zavrazhye</answer>")
     assert end.info.rewards == {"em": 1.0, "format": 0.0}
+    assert env.answer_of(r"<answer>He was born in \boxed{Zavrazhye}.</answer>") == "Zavrazhye"
+    assert env.answer_of("<answer>Zavrazhye</answer>") == "Zavrazhye"
+    assert env.answer_of("<search>Zavrazhye</search>") is None
 
 
 def test_both_environments_are_registered() -> None:
