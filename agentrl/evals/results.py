@@ -15,8 +15,8 @@ FORMAT: Final = "agentrl.results/1"
 class Estimate(Settings):
     """A value with its standard error, clustered by task, and a 95 % interval.
 
-    `tasks` is the number of tasks behind it; `method` names the interval (wilson, cluster_t,
-    bootstrap, none). NaN is written as null.
+    `tasks` is the number of tasks behind it; `method` names the interval (wilson, cluster_wilson,
+    cluster_t, none; docs/statistics.md says when which). NaN is written as null.
     """
 
     value: float | None
@@ -28,7 +28,10 @@ class Estimate(Settings):
 
 
 class Amount(Settings):
-    """A quantity per sample: its total, mean, median and 95th percentile."""
+    """A quantity per scored sample: mean, median and 95th percentile; null without any.
+
+    `total` is what was spent in all: on samples that failed and on those played again, too.
+    """
 
     total: float
     mean: float | None
@@ -39,10 +42,11 @@ class Amount(Settings):
 class SuiteResult(Settings):
     """One suite's part.
 
-    `estimates` has a key for each number: `correct`, `em`, `pass@4`, `avg@16`, `majority@8`,
-    `solved_by_turn@2`, `unique_answers`, ... `failures` counts samples by kind of failure, which
-    are in no estimate; `if_failures_were_wrong` is the score with each of them counted as 0.
-    `unplanned` is empty unless the log holds samples that the plan does not name.
+    `estimates` has a key for each number, the deciding score's first: `correct`, `em`, `avg@16`,
+    `pass@4`, `pass^4`, `majority@16`, `solved_by_turn@2`, `succ@2`, `unique_answer_ratio`, ...
+    `failures` counts samples by kind of failure, which are in no estimate;
+    `if_failures_were_wrong` is the score with each of them counted as 0. `unplanned` is 0 unless
+    the log holds samples beyond the plan's number, which count in nothing.
     """
 
     suite: str
@@ -55,6 +59,7 @@ class SuiteResult(Settings):
     missing: int
     failures: dict[str, int] = Field(default_factory=dict)
     if_failures_were_wrong: float | None = None
+    unplanned: int = 0
     stop_reasons: dict[str, int] = Field(default_factory=dict)
     estimates: dict[str, Estimate] = Field(default_factory=dict)
     amounts: dict[str, Amount] = Field(default_factory=dict)
