@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 import agentrl
-from agentrl.cli import env, recipe, serve
+from agentrl.cli import env, recipe, serve, suite
 from agentrl.cli.doctor import doctor
 from agentrl.cli.errors import Commands
+from agentrl.cli.report import report
 from agentrl.core.errors import CheckpointError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(env.app, name="env")
 app.add_typer(serve.app, name="serve")
+app.add_typer(suite.app, name="suite")
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 Overrides = Annotated[
@@ -135,6 +137,7 @@ def evaluate(
 
 
 app.command()(doctor)
+app.command()(report)
 
 
 def find_policy(name: str) -> str:
