@@ -29,6 +29,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(env.app, name="env")
 app.add_typer(serve.app, name="serve")
 app.add_typer(suite.app, name="suite")
+app.add_typer(suite.app, name="suite")
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 Overrides = Annotated[

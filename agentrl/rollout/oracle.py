@@ -14,6 +14,10 @@ from agentrl.rollout.render import Rendering
 _TURNS_COMPARED = 64
 
 
+class IndistinctError(DataError):
+    """Two tasks show the same prompt and want different actions."""
+
+
 class Oracle:
     """The text of a context -> the expert action of its turn, for a `ScriptedEngine`.
 
@@ -36,7 +40,11 @@ class Oracle:
         self._played: dict[str, dict[str, tuple[str, ...]]] = {}
 
     async def add(self, tasks: Iterable[Task]) -> None:
-        """Learn the prompts of `tasks`, which must not depend on the episode's seed."""
+        """Learn the prompts of `tasks`, which must not depend on the episode's seed.
+
+        Raises:
+            IndistinctError: an oracle that knows this task's copy cannot learn it, too.
+        """
         async with self._resetting:
             for task in tasks:
                 observation = await self._env.reset(task, seed=0)
@@ -78,11 +86,11 @@ class Oracle:
     def _check_alike(self, tasks: Sequence[Task], seen: tuple[str, ...]) -> None:
         """Find at once what would show itself in the middle of a run."""
         if len(tasks) > 1 and self._agreed(tasks, seen) is None:
-            raise DataError(_indistinct(tasks[0], tasks[-1]))
+            raise IndistinctError(_indistinct(tasks[0], tasks[-1]))
         for turn in range(_TURNS_COMPARED):
             gold = {self._env.gold_action(task, turn) for task in tasks}
             if len(gold) > 1:
-                raise DataError(_indistinct(tasks[0], tasks[-1]))
+                raise IndistinctError(_indistinct(tasks[0], tasks[-1]))
             if gold == {None}:
                 break
 
@@ -90,7 +98,7 @@ class Oracle:
         action = self._env.expert_action(tasks[0], seen)
         for other in tasks[1:]:
             if self._env.expert_action(other, seen) != action:
-                raise DataError(_indistinct(tasks[0], other))
+                raise IndistinctError(_indistinct(tasks[0], other))
         return action
 
     def _tasks_of(self, context: str) -> tuple[list[Task], int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 
-from agentrl.core.errors import RecipeError
+from agentrl.core.errors import AgentRLError, RecipeError, nearest
 from agentrl.evals.suite import Suite
 from agentrl.evals.suites import code, deep_search, games, gui, math, qa, service
 
@@ -17,18 +18,42 @@ SUITES: Mapping[str, Suite] = {
 
 
 def find_suite(name: str) -> Suite:
-    """The suite `name`, or `name@version` where that is its version.
+    """The suite `name`, or `name@version` where that is its version; `module:NAME` is one's own.
 
     Raises:
         RecipeError: there is none of that name, or it has another version by now.
     """
     bare, _, version = name.partition("@")
-    suite = SUITES.get(bare)
+    suite = _own(bare) if ":" in bare else SUITES.get(bare)
     if suite is None:
-        raise RecipeError(f"no suite {bare!r}; `agentrl suite list` shows them all")
+        raise RecipeError(
+            f"no suite {bare!r}.{nearest(bare, SUITES)} `agentrl suite list` shows them all; one "
+            "of your own is named module:NAME"
+        )
     if version and version != str(suite.version):
         raise RecipeError(
             f"suite {bare!r} is at version {suite.version}, not {version}; its scores are not "
             "comparable with the older version's"
         )
     return suite
+
+
+def _own(name: str) -> Suite:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except AgentRLError:
+        raise
+    except Exception as error:  # a module of the user's raises what it likes
+        raise RecipeError(
+            f"suite {name!r}: its module cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise RecipeError(
+            f"suite {name!r}: module {module_name!r} has no {attribute!r}."
+            f"{nearest(attribute, vars(module))}"
+        )
+    if not isinstance(found, Suite):
+        raise RecipeError(f"suite {name!r} is no agentrl.evals.suite.Suite, but {found!r:.80}")
+    return found

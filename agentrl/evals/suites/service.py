@@ -20,7 +20,6 @@ def _suite(domain: str, db: str, size: int, idle: tuple[str, ...]) -> Suite:
             "policy": Rows(file=f"tau2_bench/{domain}_policy.txt"),
         },
         score="success",
-        samples=4,
         max_turns=40,
         max_tokens_per_turn=1024,
         size=size,
@@ -28,8 +27,9 @@ def _suite(domain: str, db: str, size: int, idle: tuple[str, ...]) -> Suite:
         source="arXiv:2506.07982, https://github.com/sierra-research/tau2-bench",
         spoiled_solves=dict.fromkeys(idle, _IDLE),
         notes=(
-            "pass^k for k up to 4. The user keeps to a script, so that scores repeat; tau2-bench's "
-            "own figures are with a model as the user (`user_model`) and are not comparable. "
+            "For pass^k take --samples 4 suite.temperature=0.7. The user keeps to a script, so "
+            "that scores repeat; tau2-bench's own figures are with a model as the user "
+            "(`user_model`) and are not comparable. "
             f"The repository has the files as data/tau2/domains/{domain}/tasks.json, db.json and "
             "policy.md."
         ),

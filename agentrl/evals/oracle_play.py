@@ -1,0 +1,171 @@
+"""Tasks of a suite played by their gold actions, or spoiled ones, through the whole rollout path.
+
+No model is needed: the tokens of the script are the bytes of its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from agentrl.core.registry import env_class, env_settings, make_env
+from agentrl.core.types import Task, Trajectory
+from agentrl.engine.scripted import ScriptedEngine
+from agentrl.engine.settings import ScriptedSettings
+from agentrl.evals.samples import scores_of
+from agentrl.evals.suite import Suite
+from agentrl.rollout.host import HostSpec, RolloutHost
+from agentrl.rollout.oracle import IndistinctError, Oracle
+from agentrl.rollout.render import Renderer
+from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
+from agentrl.samplers.chain import ChainSampler
+
+_TOGETHER = 500
+"""An oracle tells tasks by their prompts, which is slow among thousands."""
+
+_AT_ONCE = {"code": 16, "web": 6, "desktop": 3}
+_SPOILED_TURNS = 3
+
+
+class Attempt(NamedTuple):
+    """How the play of a task ended: its score (None: none has that name), or what was lost."""
+
+    task_id: str
+    score: float | None
+    lost: str = ""
+
+
+async def play(
+    suite: Suite, args: Mapping[str, Any], tasks: Sequence[Task], *, spoiled: bool = False
+) -> list[Attempt]:
+    """Each of `tasks` once, within the suite's limit on turns; in the order of `tasks`.
+
+    Copies (tasks with one prompt and different answers) are played one after the other, since the
+    oracle could not tell which of them is asked. `args` are the environment's settings. Spoiled
+    episodes of games and screens, which nothing ends, are cut after three turns.
+    """
+    turns = suite.max_turns
+    if spoiled and suite.family in ("games", "web", "desktop"):
+        turns = min(turns, _SPOILED_TURNS)
+        if "max_turns" in env_settings(env_class(suite.env)):
+            args = {**args, "max_turns": turns}
+    found: dict[int, Attempt] = {}
+    for first in range(0, len(tasks), _TOGETHER):
+        left = dict(enumerate(tasks[first : first + _TOGETHER], start=first))
+        while left:
+            attempts = await _round(suite, args, left, turns=turns, spoiled=spoiled)
+            found |= attempts
+            left = {number: task for number, task in left.items() if number not in attempts}
+    return [found[number] for number in range(len(tasks))]
+
+
+async def _round(
+    suite: Suite,
+    args: Mapping[str, Any],
+    tasks: Mapping[int, Task],
+    *,
+    turns: int,
+    spoiled: bool,
+) -> dict[int, Attempt]:
+    """Those of `tasks` that one oracle can tell apart."""
+    letters = Letters()
+    oracle = Oracle(make_env(suite.env, **args), Renderer(letters), spoiled=spoiled)
+    spec = HostSpec(
+        env_id=suite.env,
+        env_args=args,
+        engine=ScriptedSettings(),
+        model="",
+        sampler=ChainSampler(trajectories=1),
+        rollout=RolloutSettings(
+            concurrency=_AT_ONCE.get(suite.family, 64),
+            sampling=SamplingSettings(max_tokens_per_turn=1 << 20),
+            limits=LimitsSettings(max_turns=turns, max_tokens=1 << 24),
+        ),
+    )
+    host = RolloutHost(spec, engine=ScriptedEngine(oracle, letters), tokenizer=letters)
+    await host.start()
+    try:
+        distinct: dict[int, Task] = {}
+        for number, task in tasks.items():
+            try:
+                await oracle.add([task])
+            except IndistinctError:
+                continue
+            distinct[number] = task
+        games = (host.sample_group(task, seed=0) for task in distinct.values())
+        groups = await asyncio.gather(*games)
+    finally:
+        await oracle.close()
+        await host.close()
+    chains = [next(iter(group.trajectories()), None) for group in groups]
+    lost = [
+        "; ".join(one.message for tree in group.trees for one in tree.failures) for group in groups
+    ]
+    return {
+        number: _attempt(suite.score, task, chain, failure)
+        for (number, task), chain, failure in zip(distinct.items(), chains, lost, strict=True)
+    }
+
+
+def _attempt(name: str, task: Task, chain: Trajectory | None, lost: str) -> Attempt:
+    if chain is None:
+        return Attempt(task.id, None, lost or "no trajectory")
+    return Attempt(task.id, scores_of(chain.turns).get(name), lost)
+
+
+class _Bytes(NamedTuple):
+    ids: list[int]
+
+
+class Letters:
+    """A tokenizer whose tokens are the bytes of a text; any text survives it."""
+
+    chat_template = "plain"
+    eos_token_id = None
+
+    @property
+    def backend_tokenizer(self) -> _LettersCore:
+        """The core that encodes and decodes."""
+        return _LettersCore()
+
+    def __len__(self) -> int:
+        """One for each byte."""
+        return 256
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """The bytes of `text`; there are no special tokens."""
+        return list(text.encode("utf-8", "surrogatepass"))
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of these bytes."""
+        return bytes(token_ids).decode("utf-8", "surrogatepass")
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Mapping[str, str]],
+        *,
+        tools: Sequence[Mapping[str, object]] | None,
+        tokenize: bool,
+        add_generation_prompt: bool,
+    ) -> str:
+        """Each message between its role and a blank line; tools are not told."""
+        said = "".join(f"<{one['role']}>\n{one['content']}\n\n" for one in conversation)
+        return f"{said}<assistant>\n" if add_generation_prompt else said
+
+
+class _LettersCore:
+    """The part of `Letters` that a renderer asks for."""
+
+    def encode(self, sequence: str, *, add_special_tokens: bool) -> _Bytes:
+        return _Bytes(Letters().encode(sequence))
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        return Letters().decode(ids)
+
+    def no_truncation(self) -> None: ...
+
+    def no_padding(self) -> None: ...
+
+    def get_added_tokens_decoder(self) -> Mapping[int, object]:
+        return {}
