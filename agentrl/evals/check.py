@@ -78,7 +78,7 @@ async def check_suite(
         DataError: there is no such file below `data`.
         SetupError: something is not installed, or a hub cannot be read.
     """
-    args = suite.env_args(data)
+    args = {**suite.env_args(data), **suite.given}
     env = make_env(suite.env, **args)
     try:
         rows = env.tasks(suite.split)
@@ -119,7 +119,7 @@ async def first_prompt(suite: Suite, *, data: Path | None = None) -> str:
         DataError: as `check_suite`, or there is no task.
         SetupError: as `check_suite`.
     """
-    env = make_env(suite.env, **suite.env_args(data))
+    env = make_env(suite.env, **{**suite.env_args(data), **suite.given})
     try:
         tasks = env.tasks(suite.split)
         if not tasks:

@@ -49,7 +49,9 @@ class Suite:
     `gold_fails` are the ids of tasks whose own gold answer is wrong, `spoiled_solves` those of
     tasks that a wrong answer made by `agentrl.core.spoil` solves nevertheless, `in_train` those of
     tasks that stand in `train` too, each with the reason. `size` is the number of tasks where it is
-    known, `needs` what else must be installed.
+    known, `needs` what else must be installed. `given` are settings of the environment that whoever
+    evaluates gives (`suite.args.KEY=...`: a server, a search API), with a value that takes their
+    place where no turn of a policy is played: in checks and where a prompt is shown.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Suite:
     in_train: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     needs: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
 
     @property

@@ -25,7 +25,7 @@ from .demonstrations import Expert
 from .dense import EncoderSettings, PassageIndex, by_meaning
 from .gold import gold_queries
 from .index import Bm25Index, Scoring, shared
-from .prompts import PromptStyle, question_prompt
+from .prompts import EXPLAINS_TAGS, PromptStyle, question_prompt
 from .records import Passage, Question
 from .retriever import BatchedRetriever, HttpRetriever, IndexRetriever
 from .sources import read_questions
@@ -101,10 +101,10 @@ class SearchEnv(ToolEnv):
         )
         if topk < 1:
             raise RecipeError(f"{type(self).__name__} needs topk >= 1, got {topk}")
-        if format != "xml" and prompt != "plain":
+        if format != "xml" and prompt in EXPLAINS_TAGS:
             raise RecipeError(
                 f"prompt {prompt!r} explains the tags of format 'xml', but format is {format!r}: "
-                "use prompt 'plain', and instructions or the chat template's tools"
+                "use prompt 'plain' or 'short', and instructions or the chat template's tools"
             )
         self.topk = topk
         self.max_result_chars = max_result_chars
@@ -201,7 +201,7 @@ class SearchEnv(ToolEnv):
         if self.max_tool_calls is not None:
             allowed = min(allowed, self.max_tool_calls)
         queries = self._gold(task)[:allowed]
-        thought = "" if self.prompt_style == "plain" else "<think> I look it up. </think> "
+        thought = "<think> I look it up. </think> " if self._thinks else ""
         if turn < len(queries):
             return thought + self.call_format.call("search", {"query": queries[turn]})
         if turn > len(queries):
@@ -217,9 +217,13 @@ class SearchEnv(ToolEnv):
             return given
         return gold_queries(self.index, tuple(task.data["support"]), self.topk)
 
+    @property
+    def _thinks(self) -> bool:
+        return self.prompt_style in EXPLAINS_TAGS
+
     def _well_formed(self) -> bool:
         if self.format == "xml":
-            return valid_structure(self._actions, think=self.prompt_style != "plain")
+            return valid_structure(self._actions, think=self._thinks)
         return self.malformed_calls == 0
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-PromptStyle: TypeAlias = Literal["plain", "search_r1", "tree_grpo", "arpo"]
+PromptStyle: TypeAlias = Literal["plain", "short", "search_r1", "tree_grpo", "arpo"]
+
+_SHORT = """\
+{question}
+
+Give the final answer in as few words as possible, with no sentence around it: a number, a name, \
+or a list of these separated by commas. Write numbers in digits, without separators of thousands \
+and without a unit unless the question asks for one."""
 
 _SEARCH_R1 = """\
 Find the answer to the question below. Start every turn with your reasoning, between <think> and \
@@ -31,8 +38,12 @@ something up write <search> a query </search>; what is found comes back between 
 
 Question: {question}"""
 
+EXPLAINS_TAGS: frozenset[PromptStyle] = frozenset({"search_r1", "tree_grpo", "arpo"})
+"""The styles that explain the tags of the xml format, and ask for a thought in each turn."""
+
 _TEMPLATES: dict[PromptStyle, str] = {
     "plain": "{question}",
+    "short": _SHORT,
     "search_r1": _SEARCH_R1,
     "tree_grpo": _TREE_GRPO,
     "arpo": _ARPO,
@@ -40,7 +51,7 @@ _TEMPLATES: dict[PromptStyle, str] = {
 
 
 def question_prompt(question: str, style: PromptStyle) -> str:
-    """The user message that asks `question`; all but `"plain"` explain the tags of the xml format.
+    """The user message that asks `question`, some with the tags of the xml format explained.
 
     Wordings are ours; the contracts are Search-R1's (arXiv:2503.09516: think, search, answer),
     Tree-GRPO's (arXiv:2509.21240: one thought and one action a step) and ARPO's

@@ -1,7 +1,101 @@
-"""Suites of deep search."""
+"""Suites of deep search: questions for the live web, and the same closed book (`..._closed`)."""
 
 from __future__ import annotations
 
-from agentrl.evals.suite import Suite
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-SUITES: tuple[Suite, ...] = ()
+from agentrl.evals.suite import Rows, Suite
+
+_WEB: Final[Mapping[str, Any]] = {
+    "prompt": "short",
+    "instructions": True,
+    "topk": 10,
+    "max_turns": 16,
+    "max_result_chars": 10_000,
+}
+_GIVEN: Final = {"search": {"provider": "searxng", "base_url": "http://search.invalid"}}
+_GIVE = (
+    "Give a search API: suite.args.search.provider=serper with its key in the environment, and "
+    "suite.args.search.cache=FOLDER so that a second run sees the same web."
+)
+_JUDGED = (
+    "Published figures are those of a model as judge: `agentrl rescore` with a judge. Exact match "
+    "is a lower bound."
+)
+
+
+def _both(
+    name: str, title: str, rows: Rows, *, score: str = "em", **others: Any
+) -> Iterator[Suite]:
+    """The set on the live web, and closed book."""
+    rewards = {"rewards": {score: 1.0}}
+    also = tuple(one for one in ("em", "f1", "cover_em") if one != score)
+    told = others.pop("notes", "")
+    common = {
+        "family": "deep-search",
+        "rows": {"eval": rows},
+        "score": score,
+        "also": also,
+        **others,
+    }
+    yield Suite(
+        name=name,
+        title=f"{title}, on the live web",
+        env="search/web",
+        args={**_WEB, **rewards},
+        max_turns=16,
+        max_tokens_per_turn=4096,
+        given=_GIVEN,
+        notes=f"{_GIVE} {told}".strip(),
+        **common,
+    )
+    yield Suite(
+        name=f"{name}_closed",
+        title=f"{title}, closed book",
+        env="qa/questions",
+        args={"prompt": "final" if score == "gaia" else "tag", **rewards},
+        max_turns=1,
+        max_tokens_per_turn=8192,
+        notes=told,
+        **common,
+    )
+
+
+SUITES: tuple[Suite, ...] = (
+    *_both(
+        "gaia",
+        "GAIA: questions of the validation set that come without a file",
+        Rows("gaia-benchmark/GAIA/2023_all@validation", "gaia/validation.jsonl"),
+        score="gaia",
+        licence="gated, and not to be shared on in a form that crawlers read",
+        source="arXiv:2311.12983",
+        notes="Graded by GAIA's own rule. Others report 103 of these questions.",
+    ),
+    *_both(
+        "simpleqa",
+        "SimpleQA: facts that models get wrong",
+        Rows("basicv8vc/SimpleQA@test", "simpleqa_500/test.jsonl"),
+        size=4326,
+        licence="MIT",
+        source="arXiv:2411.04368",
+        notes=f"{_JUDGED} The published set-up is closed book, with the bare question.",
+    ),
+    *_both(
+        "webwalkerqa",
+        "WebWalkerQA: what stands deep in a web site",
+        Rows("callanwu/WebWalkerQA@main", "webwalkerqa/test.jsonl"),
+        size=680,
+        licence="Apache-2.0",
+        source="arXiv:2501.07572",
+        notes=f"{_JUDGED} The site where the answer stands is not told.",
+    ),
+    *_both(
+        "hle",
+        "Humanity's Last Exam: questions without a picture",
+        Rows("cais/hle@test", "hle/test.jsonl"),
+        licence="MIT, gated; not to be trained on or shared on",
+        source="arXiv:2501.14249",
+        notes=_JUDGED,
+    ),
+)
