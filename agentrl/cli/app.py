@@ -15,6 +15,7 @@ import agentrl
 from agentrl.cli import env, recipe, serve, suite
 from agentrl.cli.doctor import doctor
 from agentrl.cli.errors import Commands
+from agentrl.cli.evaluate import evaluate, rescore
 from agentrl.cli.report import report
 from agentrl.core.errors import CheckpointError
 
@@ -29,14 +30,12 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(env.app, name="env")
 app.add_typer(serve.app, name="serve")
 app.add_typer(suite.app, name="suite")
-app.add_typer(suite.app, name="suite")
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings to change, as in train.iterations=20.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-DATE.")]
-EvalOut = Annotated[Path | None, typer.Option(help="Results; default runs/eval-NAME-DATE.")]
 
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -116,27 +115,8 @@ def sft(recipe: Recipe, overrides: Overrides = None, *, out: Out = None) -> None
     imitate(loaded, out=out)
 
 
-@app.command("eval")
-def evaluate(
-    recipe: Recipe,
-    overrides: Overrides = None,
-    *,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="A run's folder, a policy's folder or a hub id; default the recipe's."),
-    ] = None,
-    out: EvalOut = None,
-) -> None:
-    """Evaluate a policy on the tasks that a recipe evaluates on."""
-    from agentrl.recipe.load import load
-
-    loaded = load(recipe, overrides or (), purpose="eval")
-    chosen = None if policy is None else find_policy(policy)
-    from agentrl.trainer.evaluate import evaluate_recipe
-
-    evaluate_recipe(loaded, policy=chosen, out=out)
-
-
+app.command("eval")(evaluate)
+app.command()(rescore)
 app.command()(doctor)
 app.command()(report)
 
