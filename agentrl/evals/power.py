@@ -58,7 +58,8 @@ def _split(means_P: Array, sides: Sequence[Sequence[Values]]) -> Spread:
         of_one = float(np.mean(several))
         within += of_one
         noise += of_one * float(np.mean([1 / len(one) for one in samples_P_N]))
-    return Spread(max(0.0, total - noise), within)
+    between = total - noise
+    return Spread(0.0 if between < 0.0 else between, within)
 
 
 def power(
