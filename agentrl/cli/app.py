@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import agentrl
-from agentrl.cli import env, recipe, serve, suite
+from agentrl.cli import env, export, recipe, serve, suite
 from agentrl.cli.doctor import doctor
 from agentrl.cli.errors import Commands
 from agentrl.cli.evaluate import evaluate, rescore
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(env.app, name="env")
 app.add_typer(serve.app, name="serve")
+app.add_typer(export.app, name="export")
 app.add_typer(suite.app, name="suite")
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]

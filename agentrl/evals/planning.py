@@ -23,7 +23,7 @@ from agentrl.evals.suites import SUITES, find_suite
 from agentrl.evals.tasks import plan_recipe, plan_suite
 from agentrl.recipe.load import load
 from agentrl.recipe.messages import problems_of
-from agentrl.recipe.source import Source, find_recipe, lay_over
+from agentrl.recipe.source import Source, find_recipe, lay_over, shipped_recipes
 from agentrl.rollout.settings import RolloutSettings
 
 S = TypeVar("S", bound=Settings)
@@ -106,27 +106,23 @@ def make_plan(wish: Wish) -> EvalPlan:
 def _is_recipe(name: str) -> bool:
     """True for a recipe, False for a suite; raises on what is both or neither."""
     bare = name.partition("@")[0]
+    if ":" in bare:
+        return False
     try:
         found = find_recipe(name)
     except RecipeError:
         if bare in SUITES:
             return False
-        shipped = (
-            "" if Path(name).suffix else f" `agentrl recipe list` shows the recipes.{_near(name)}"
-        )
         raise RecipeError(
-            f"nothing to evaluate on is named {name!r}: no suite (`agentrl suite list`), and no "
-            f"recipe, neither shipped nor a file from {Path.cwd()}.{shipped or _near(name)}"
+            f"nothing to evaluate on is named {name!r}: no suite (`agentrl suite list`) and no "
+            f"recipe, neither shipped (`agentrl recipe list`) nor a file from {Path.cwd()}."
+            f"{nearest(bare, [*SUITES, *shipped_recipes()])}"
         ) from None
     if bare in SUITES:
         raise RecipeError(
             f"{name!r} is a suite and a recipe; name the recipe by its file, as in {found}"
         )
     return True
-
-
-def _near(name: str) -> str:
-    return nearest(name, SUITES)
 
 
 # -- suites ---------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -44,17 +46,17 @@ GRADERS: Final[Mapping[str, Grader]] = {
 }
 """Graders of a stored answer, by name; the score that they give has that name."""
 
+_TURNS_LOOKED_AT = 64
 _REFERENCES = ("answers", "golden_answers", "answer", "result")
 """Keys of a task's data under which its right answers stand, the first that is there."""
 
 
 class Rescored(NamedTuple):
-    """What became of it: the results, and how many samples' score changed or diverged."""
+    """What became of it: the results, and how many samples' score changed, or was lost."""
 
     results: Results
-    out: Path
     changed: int
-    diverged: int
+    lost: int
 
 
 class DivergedError(Exception):
@@ -123,15 +125,24 @@ def rescore(source: Path, out: Path, how: Rescoring, *, display: Display | None 
         make_env(suite.env, **suite.args)
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} holds something already; choose another --out")
-    return asyncio.run(
-        _rescore(EvalFolder(source), EvalFolder(out), plan, how, display or Display())
-    )
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    display = display or Display()
+    try:
+        work = _rescore(EvalFolder(source), EvalFolder(unfinished), plan, how, display)
+        found = asyncio.run(work)
+        if out.exists():
+            out.rmdir()  # an empty folder that was made for the results
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    display.line(f"results are in {out / 'results.json'}")
+    return found
 
 
 async def _rescore(
     source: EvalFolder, target: EvalFolder, plan: EvalPlan, how: Rescoring, display: Display
 ) -> Rescored:
-    changed = diverged = 0
+    changed = lost = 0
     scores = {one.tag: one.score for one in source.read_plan().suites}
     async with AsyncExitStack() as stack:
         stack.enter_context(target.writing())
@@ -146,7 +157,7 @@ async def _rescore(
             async for old, new in _scored_again(source, plan, how, suites):
                 log.append(new)
                 if new.failure and not old.failure:
-                    diverged += 1
+                    lost += 1
                 elif not new.failure:
                     then = old.scores.get(scores[old.key.suite])
                     now = new.scores.get(_suite_of(plan, old).score)
@@ -157,13 +168,13 @@ async def _rescore(
         counts = {tag: len(one.tasks) for tag, one in suites.items()}
         results = conclude(target, plan, counts, rescored=f"{how}; samples of {source.path}")
     display.results(results)
-    if diverged:
+    if lost:
         display.line(
-            f"{diverged} samples could not be scored again: their replay diverged or failed. They "
+            f"{lost} samples could not be scored again: their replay diverged or failed. They "
             "are counted as lost; their `error` says where"
         )
-    display.line(f"{changed} samples have another score; results are in {target.results}")
-    return Rescored(results, target.path, changed, diverged)
+    display.line(f"{changed} samples have another score")
+    return Rescored(results, changed, lost)
 
 
 def _suite_of(plan: EvalPlan, sample: Sample) -> PlannedSuite:
@@ -330,11 +341,12 @@ def references_of(task: Task, env: Env) -> tuple[str, ...]:
             return (value,)
         if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
             return tuple(value)
-    gold = env.gold_action(task, 0)
-    answer = None if gold is None else env.answer_of(gold)
-    if answer is None:
-        raise DataError(
-            f"task {task.id!r} names no right answer to grade against: its data has none of "
-            f"{', '.join(_REFERENCES)}, and it has no gold action"
-        )
-    return (answer,)
+    for turn in range(_TURNS_LOOKED_AT):
+        gold = env.gold_action(task, turn)
+        answer = None if gold is None else env.answer_of(gold)
+        if answer is not None:
+            return (answer,)
+    raise DataError(
+        f"task {task.id!r} names no right answer to grade against: its data has none of "
+        f"{', '.join(_REFERENCES)}, and no gold action of it gives one"
+    )

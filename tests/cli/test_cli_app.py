@@ -146,20 +146,17 @@ def test_commands_hand_the_recipe_and_the_options_to_the_trainer(tmp_path, monke
     stub("run", "run")
     stub("dry_run", "dry_run")
     stub("sft", "sft")
-    stub("evaluate", "evaluate_recipe")
     out = str(tmp_path / "out")
     for arguments in (
         ["run", "arpo_search", "name=other", "--resume", "--out", out],
         ["run", "arpo_search", "--dry-run"],
         ["sft", "sft_search", "--out", out],
-        ["eval", "grpo_search", "--policy", "Qwen/Qwen3-1.7B"],
     ):
         assert runner.invoke(app, arguments).exit_code == 0
     assert calls == [
         ("run", "other", {"out": Path(out), "resume": True}),
         ("dry_run", "arpo_search", {}),
         ("sft", "sft_search", {"out": Path(out)}),
-        ("evaluate_recipe", "grpo_search", {"policy": "Qwen/Qwen3-1.7B", "out": None}),
     ]
 
 

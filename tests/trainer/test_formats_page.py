@@ -14,9 +14,10 @@ from agentrl import store
 from agentrl.core.types import StopReason
 from agentrl.credit import GrpoCredit, TurnTable, assign
 from agentrl.engine.settings import TransformersSettings
+from agentrl.evals.planning import Wish, make_plan
+from agentrl.evals.run import evaluate
 from agentrl.recipe.load import load
 from agentrl.testing.trees import random_groups
-from agentrl.trainer.evaluate import evaluate_recipe
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.run import run
 
@@ -94,11 +95,36 @@ def test_a_run_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> 
     state = json.loads((checkpoint / "state.json").read_text())
     assert all(f"`{key}`" in section("Checkpoints") for key in state)
 
-    of_run, of_eval = section("result.json").split("of `agentrl eval`")
-    assert json.loads((out / "result.json").read_text()).keys() == set(names(of_run))
+    assert json.loads((out / "result.json").read_text()).keys() == set(
+        names(section("result.json"))
+    )
     assert recipe.engine == TransformersSettings(max_batch=1)
-    evaluated = evaluate_recipe(recipe, policy=str(out / "policy"), out=tmp_path / "eval").out
-    told = json.loads((evaluated / "result.json").read_text())
-    assert told.keys() == set(names(of_eval))
-    assert all(f"`{key}`" in of_eval for key in told["spent"])
-    assert {path.name for path in evaluated.iterdir()} == {"result.json", "trees.parquet"}
+
+
+def table(title: str) -> list[str]:
+    """Names in the first column of the table of that title."""
+    head = f"| {title} | what |\n"
+    return names(section("Evaluations").partition(head)[2].partition("\n\n")[0])
+
+
+@pytest.mark.slow
+def test_an_evaluation_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "eval"
+    results = evaluate(make_plan(Wish([str(recipe_file)], tasks=2)), out)
+    assert {path.name for path in out.iterdir()} == {*table("file"), ".lock"}
+    (first, *_) = map(json.loads, (out / "samples.jsonl").read_text().splitlines())
+    assert first.keys() == set(table("key of a sample"))
+    told = json.loads((out / "results.json").read_text())
+    assert told.keys() == set(table("key of `results.json`"))
+    (suite,) = told["suites"]
+    assert suite.keys() == set(table("key of a suite"))
+    page = section("Evaluations")
+    (sitting,) = map(json.loads, (out / "sittings.jsonl").read_text().splitlines())
+    keys = {
+        *told["provenance"],
+        *sitting,
+        *suite["estimates"]["reward"],
+        *suite["amounts"]["turns"],
+    }
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    assert results.suites[0].scored == 2
