@@ -1,4 +1,4 @@
-"""Groups and credit into packed token rows, ready for the learner; numpy only."""
+"""Packed token rows, ready for the learner: sequences and trees of segments; numpy only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from agentrl.core.errors import ContractError
 from agentrl.core.types import Float32, Int32
 
+Int64 = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One packed row of T tokens: whole sequences one after another.
+    """One packed row of T tokens in S segments, one after another.
 
-    `segments` (T,) numbers the row's sequences from 0 up, `positions` (T,) restart at 0 with each.
+    `segments` (T,) numbers the segments from 0 up; `parents` (S,) is the segment that each one
+    continues, always an earlier one, or -1 where it begins a sequence. A token sees the tokens
+    before it in its own segment and those of the segments above; `positions` (T,) count along
+    that path from 0. So a chain is one segment, and a tree holds each shared part once.
+
     The rest is aligned with `token_ids` and 0.0 wherever the token is not trained: the token's
     credit (`positive`, `negative`, `weight`, see `Credit`) and its behaviour log-probability.
     Every sampled token is trained in exactly one row, however many leaves share it.
@@ -24,15 +31,22 @@ class Row:
     token_ids: Int32
     positions: Int32
     segments: Int32
+    parents: Int32
     positive: Float32
     negative: Float32
     weight: Float32
     behavior_logprobs: Float32
 
     def __post_init__(self) -> None:
-        lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        lengths = {name: len(getattr(self, name)) for name in _PER_TOKEN}
         if len(set(lengths.values())) != 1:
             raise ContractError(f"a row's per-token fields must have one length, got {lengths}")
+        count = len(np.flatnonzero(np.diff(self.segments, prepend=-1)))
+        if len(self.parents) != count or not (self.parents < np.arange(count)).all():
+            raise ContractError(
+                f"a row of {count} segments needs an earlier parent for each, or -1; got "
+                f"{self.parents.tolist()[:20]}"
+            )
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -59,6 +73,7 @@ class Row:
             token_ids=np.asarray(token_ids, np.int32),
             positions=np.arange(length, dtype=np.int32),
             segments=np.zeros(length, np.int32),
+            parents=np.full(min(length, 1), -1, np.int32),
             positive=column(positive),
             negative=column(negative),
             weight=column(weight),
@@ -67,14 +82,30 @@ class Row:
 
     @property
     def segment_lengths(self) -> tuple[int, ...]:
-        """Tokens of each of the row's sequences, in order."""
-        starts = np.flatnonzero(np.diff(self.segments, prepend=-1))
-        return tuple(np.diff(starts, append=len(self)).tolist())
+        """Tokens of each segment, in order."""
+        return tuple(np.diff(self._starts, append=len(self)).tolist())
+
+    @property
+    def previous(self) -> Int64:
+        """Index (T,) of the token before each one on its path: what predicts it; -1: nothing."""
+        previous = np.arange(-1, len(self) - 1)
+        ends = np.append(self._starts[1:], len(self)) - 1
+        above = ends[self.parents] if len(self) else ends
+        previous[self._starts] = np.where(self.parents < 0, -1, above)
+        return previous
+
+    @property
+    def _starts(self) -> Int64:
+        """Index of each segment's first token."""
+        return np.flatnonzero(np.diff(self.segments, prepend=-1))
 
     @property
     def trained_tokens(self) -> int:
         """Tokens with a weight."""
         return int(np.count_nonzero(self.weight))
+
+
+_PER_TOKEN = tuple(field.name for field in fields(Row) if field.name != "parents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +120,22 @@ class Batch:
 
 
 def join_rows(rows: Sequence[Row]) -> Row:
-    """One row of all sequences of `rows` (at least one), in order."""
-    shifts = np.cumsum([0] + [len(row.segment_lengths) for row in rows[:-1]])
+    """One row of all segments of `rows` (at least one), in order."""
+    shifts = np.cumsum([0] + [len(row.parents) for row in rows[:-1]])
     columns = {
-        field.name: np.concatenate([getattr(row, field.name) for row in rows])
-        for field in fields(Row)
-        if field.name != "segments"
+        name: np.concatenate([getattr(row, name) for row in rows])
+        for name in _PER_TOKEN
+        if name != "segments"
     }
-    segments = [row.segments + shift for row, shift in zip(rows, shifts, strict=True)]
-    return Row(segments=np.concatenate(segments).astype(np.int32), **columns)
+    segments, parents = [], []
+    for row, shift in zip(rows, shifts, strict=True):
+        segments.append(row.segments + shift)
+        parents.append(np.where(row.parents < 0, -1, row.parents + shift))
+    return Row(
+        segments=np.concatenate(segments).astype(np.int32),
+        parents=np.concatenate(parents).astype(np.int32),
+        **columns,
+    )
 
 
 def pack_rows(rows: Sequence[Row], pack_tokens: int) -> tuple[Row, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from agentrl.core.errors import CheckpointError, ContractError, LearnerError, SetupError
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.weights import WeightFile
+from agentrl.learner.attention import Layout
 from agentrl.learner.batch import Row
 from agentrl.learner.loss import (
     SUMS,
@@ -289,21 +290,18 @@ class Learner:
         with torch.set_grad_enabled(terms is not None):
             return self._engine(
                 *self._inputs(row),
-                segment_lengths=row.segment_lengths,
+                layout=_layout(row),
                 temperature=temperature,
                 terms=terms,
                 scale=scale,
                 entropy_gradient=self.objective == "policy" and self.settings.loss.entropy > 0,
             )
 
-    def _inputs(self, row: Row) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids (T,), positions (T,) and the indices (N,) of trained tokens."""
+    def _inputs(self, row: Row) -> list[Tensor]:
+        """Token ids (T,), positions (T,), indices (N,) of trained tokens and of those before."""
         trained = np.flatnonzero(row.weight)
-        columns = (row.token_ids, row.positions, trained)
-        token_ids, positions, indices = (
-            torch.from_numpy(np.asarray(column, np.int64)).to(self.device) for column in columns
-        )
-        return token_ids, positions, indices
+        columns = (row.token_ids, row.positions, trained, row.previous[trained])
+        return [torch.from_numpy(np.asarray(one, np.int64)).to(self.device) for one in columns]
 
     def _tokens(self, row: Row) -> TrainedTokens:
         """Credit and log-probabilities of the trained tokens, with the reference's where needed."""
@@ -322,7 +320,7 @@ class Learner:
             with self._policy.without_adapters():
                 return self._forward(row, temperature=self.temperature).logprobs
         result: ChunkedLoss = self._reference(
-            *self._inputs(row), segment_lengths=row.segment_lengths, temperature=self.temperature
+            *self._inputs(row), layout=_layout(row), temperature=self.temperature
         )
         return result.logprobs
 
@@ -419,7 +417,7 @@ class Learner:
 def _check(row: Row, row_id: int) -> None:
     """Raise where a trained token has no predecessor or a number that is not finite."""
     trained = np.flatnonzero(row.weight)
-    first = trained[row.positions[trained] == 0]
+    first = trained[row.previous[trained] < 0]
     if len(first):
         raise ContractError(
             f"row {row_id}: token {first[0]} is the first of its sequence and cannot be trained: "
@@ -432,6 +430,10 @@ def _check(row: Row, row_id: int) -> None:
             f"row {row_id}: the credit or the behaviour log-probability of token "
             f"{trained[~finite][0]} is not finite: so it came from the credit or the engine"
         )
+
+
+def _layout(row: Row) -> Layout:
+    return Layout(row.segment_lengths, tuple(row.parents.tolist()))
 
 
 def _empty_row() -> Row:

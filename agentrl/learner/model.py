@@ -1,17 +1,17 @@
-"""A decoder from a folder or a hub, read as packed rows: no token sees another sequence's."""
+"""A decoder from a folder or a hub, read as packed rows: a token sees its own path alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agentrl.core.errors import SetupError
+from agentrl.learner.attention import Layout, attend_segments
 from agentrl.learner.logprobs import ChunkedLoss, Terms, chunked_logprobs, chunked_loss
 
 if TYPE_CHECKING:
@@ -21,32 +21,6 @@ if TYPE_CHECKING:
 
 ATTENTION = "agentrl_segments"
 """Name under which transformers knows `attend_segments`."""
-
-
-def attend_segments(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    segment_lengths: Sequence[int] = (),
-    **_: object,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each segment of one packed row; query (1, heads, T, width).
-
-    One call per segment: the cost is that of the segments, where a mask over the whole row would
-    cost its square. Dropout is never applied.
-    """
-    lengths = list(segment_lengths) or [query.shape[2]]
-    grouped = query.shape[1] != key.shape[1]
-    parts = zip(*(torch.split(x, lengths, 2) for x in (query, key, value)), strict=True)
-    outputs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in parts
-    ]
-    return torch.cat(outputs, 2).transpose(1, 2), None
 
 
 def load_policy(
@@ -123,8 +97,9 @@ class PackedPolicy(nn.Module):
         token_ids: Tensor,
         positions: Tensor,
         trained: Tensor,
+        previous: Tensor,
         *,
-        segment_lengths: Sequence[int],
+        layout: Layout,
         temperature: float = 1.0,
         terms: Terms | None = None,
         scale: float = 1.0,
@@ -132,17 +107,17 @@ class PackedPolicy(nn.Module):
     ) -> ChunkedLoss:
         """Loss (`chunked_loss` with `terms`) of the tokens at indices `trained` (N,) of a row (T,).
 
-        Each is predicted from the token before it. Without `terms` the loss is 0 and the row's
-        log-probabilities and entropies are all there is.
+        Each is predicted from the token before it on its path, at index `previous` (N,). Without
+        `terms` the loss is 0 and the row's log-probabilities and entropies are all there is.
         """
         hidden = self._backbone(
             input_ids=token_ids[None],
             position_ids=positions[None],
             use_cache=False,
-            segment_lengths=tuple(segment_lengths),
+            layout=layout,
         ).last_hidden_state[0]
         result: ChunkedLoss = self.head(
-            hidden[trained - 1],
+            hidden[previous],
             token_ids[trained],
             temperature=temperature,
             terms=terms,

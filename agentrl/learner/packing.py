@@ -1,13 +1,17 @@
-"""Groups and their credit into packed rows, each sampled token trained in exactly one of them."""
+"""Groups and their credit into packed rows: each turn once, however many leaves share it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from agentrl.core.errors import ContractError
-from agentrl.core.types import Float64, Group, TrajectoryTree
+from agentrl.core.types import ROOT, Float32, Float64, Group, Int32, TrajectoryTree, Turn
 from agentrl.credit.aggregate import CreditMethod
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch, Row, pack_rows
@@ -23,12 +27,13 @@ def pack_groups(
 ) -> Batch:
     """A batch in which every turn with a weight is trained once, after its whole context.
 
-    Each leaf's path is a sequence: the prompt, then actions and observations. A shared turn is
-    trained in the sequence of the first leaf below it, in node order, and is context in the
-    others; its credit already holds what all its leaves say. A sequence ends with its last
-    trained token, since what follows a token cannot change its log-probability; one with nothing
-    left to train is dropped. `table` and `credit` are those of `groups`. Raises ContractError on
-    a log-probability of a trained token that is not finite.
+    The trees of a group that have the same prompt share it, as the leaves of a tree share their
+    turns: what is shared stands in a row once. A path ends with its last trained token, since what
+    follows a token cannot change its log-probability; a path with nothing left to train is dropped.
+    Trees of more than `pack_tokens` tokens are cut between leaves, in depth-first order: the next
+    row has the turns above the cut once more, as context that is not trained again. A path that is
+    longer than `pack_tokens` stays whole, alone. `table` and `credit` are those of `groups`. Raises
+    ContractError on a log-probability of a trained token that is not finite.
     """
     turns = sum(len(tree.turns) for group in groups for tree in group.trees)
     if not turns == len(table.parent) == len(credit.weight):
@@ -37,14 +42,17 @@ def pack_groups(
             f"{len(credit.weight)}: they are not of one another"
         )
     columns = np.stack([credit.positive, credit.negative, credit.weight], axis=1)
-    sequences: list[Row] = []
+    rows: list[Row] = []
     start = 0
     for group in groups:
+        stems: defaultdict[bytes, list[_Branch]] = defaultdict(list)
         for tree in group.trees:
             stop = start + len(tree.turns)
-            sequences += _tree_sequences(tree, columns[start:stop])
+            stems[tree.prompt_ids.tobytes()].append(_Branch(tree, columns[start:stop]))
             start = stop
-    return Batch(pack_rows(sequences, pack_tokens), denominator)
+        for branches in stems.values():
+            rows += _stem_rows(branches, pack_tokens)
+    return Batch(pack_rows(rows, pack_tokens), denominator)
 
 
 def split_groups(groups: Sequence[Group], method: CreditMethod, *, n: int) -> list[list[Group]]:
@@ -61,51 +69,169 @@ def split_groups(groups: Sequence[Group], method: CreditMethod, *, n: int) -> li
     return [[groups[index] for index in part] for part in parts]
 
 
-def _tree_sequences(tree: TrajectoryTree, columns: Float64) -> list[Row]:
-    """The sequences of one tree; `columns` (turns, 3) are its positive, negative and weight."""
-    waiting = {
-        node
-        for node, turn in enumerate(tree.turns)
-        if columns[node, 2] > 0 and len(turn.action_ids)
-    }
-    rows = []
-    for leaf in sorted(tree.leaves):
-        path = tree.path(leaf)
-        trained = [node for node in path if node in waiting]
-        if trained:
-            waiting.difference_update(trained)
-            rows.append(_sequence(tree, path[: path.index(trained[-1]) + 1], trained, columns))
-    return rows
+class _Branch(NamedTuple):
+    """A tree and the credit of its turns: positive, negative and weight (turns, 3)."""
+
+    tree: TrajectoryTree
+    columns: Float64
+
+    def trained_paths(self) -> list[tuple[int, ...]]:
+        """Paths to the last trained turn of each leaf, depth first; none inside of another."""
+        tree = self.tree
+        trains = {
+            node
+            for node, turn in enumerate(tree.turns)
+            if self.columns[node, 2] > 0 and len(turn.action_ids)
+        }
+        found = set()
+        for leaf in tree.leaves:
+            path = tree.path(leaf)
+            last = max((at for at, node in enumerate(path) if node in trains), default=-1)
+            found.add(path[: last + 1])
+        # In this order a path stands just before those that continue it.
+        paths = sorted(found - {()})
+        return [a for a, b in pairwise([*paths, ()]) if b[: len(a)] != a]
 
 
-def _sequence(
-    tree: TrajectoryTree, path: Sequence[int], trained: Sequence[int], columns: Float64
+def _stem_rows(branches: Sequence[_Branch], pack_tokens: int) -> Iterator[Row]:
+    """Rows of the trees that share one prompt, none longer than need be."""
+    prompt = branches[0].tree.prompt_ids
+    done: set[tuple[int, int]] = set()
+    stem = _Stem(prompt)
+    for number, branch in enumerate(branches):
+        for path in branch.trained_paths():
+            if stem.turns and len(stem) + stem.cost(branch, number, path) > pack_tokens:
+                yield stem.row()
+                stem = _Stem(prompt)
+            stem.add(branch, number, path, done)
+    if stem.turns:
+        yield stem.row()
+
+
+class _Piece(NamedTuple):
+    """What a turn adds to a row: tokens, their credit (3, n) and log-probabilities."""
+
+    token_ids: Int32
+    credit: Float32
+    logprobs: Float32
+
+
+@dataclass(slots=True)
+class _Stem:
+    """A row in the making: a prompt, and the turns below it that are needed here."""
+
+    prompt: Int32
+    turns: dict[tuple[int, int], tuple[_Branch, bool]] = field(default_factory=dict)
+    children: defaultdict[tuple[int, int], list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    first: list[tuple[int, int]] = field(default_factory=list)
+    tokens: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompt) + self.tokens
+
+    def cost(self, branch: _Branch, number: int, path: Sequence[int]) -> int:
+        """Tokens that `path` would add."""
+        new = [node for node in path if (number, node) not in self.turns]
+        return sum(self._cost(branch.tree, number, node, new) for node in new)
+
+    def _cost(self, tree: TrajectoryTree, number: int, node: int, new: Sequence[int]) -> int:
+        """Tokens of a turn's action, and of the observation before it where it is not here yet."""
+        above = tree.parents[node]
+        seen = above != ROOT and (above in new or not self.children[number, above])
+        seen_tokens = len(tree.turns[above].observation_ids) if seen else 0
+        return len(tree.turns[node].action_ids) + seen_tokens
+
+    def add(
+        self, branch: _Branch, number: int, path: Sequence[int], done: set[tuple[int, int]]
+    ) -> None:
+        """Take the turns of `path`; those in `done` are context, the others are trained here."""
+        self.tokens += self.cost(branch, number, path)
+        for node in path:
+            key = (number, node)
+            if key in self.turns:
+                continue
+            self.turns[key] = (branch, key not in done)
+            done.add(key)
+            above = branch.tree.parents[node]
+            if above == ROOT:
+                self.first.append(key)
+            else:
+                self.children[number, above].append(node)
+
+    def row(self) -> Row:
+        """The row: depth first, a new segment wherever the path before it has forked."""
+        pieces = [_Piece(self.prompt, *_untrained(len(self.prompt)))]
+        segments, starts, parents, ends = [0], [0], [-1], [len(self.prompt)]
+        if not len(self.prompt):
+            segments, parents, ends = [], [], []
+        stack = [(key, len(parents) - 1, len(self.first) == 1) for key in reversed(self.first)]
+        while stack:
+            key, segment, continues = stack.pop()
+            piece = self._piece(key)
+            if len(piece.token_ids):
+                if segment < 0 or not continues:
+                    parents.append(segment)
+                    ends.append(ends[segment] if segment >= 0 else 0)
+                    segment = len(parents) - 1
+                pieces.append(piece)
+                segments.append(segment)
+                starts.append(ends[segment])
+                ends[segment] += len(piece.token_ids)
+            below = [(key[0], node) for node in self.children.get(key, ())]
+            # A turn without tokens is no end of a segment that a child could continue.
+            alone = len(below) == 1 and (continues or len(piece.token_ids) > 0)
+            stack += [(child, segment, alone) for child in reversed(below)]
+        pieces = [piece for piece in pieces if len(piece.token_ids)]
+        starts = starts if len(self.prompt) else starts[1:]
+        return _joined(pieces, segments, starts, parents)
+
+    def _piece(self, key: tuple[int, int]) -> _Piece:
+        branch, trained = self.turns[key]
+        number, node = key
+        turn = branch.tree.turns[node]
+        seen = (
+            turn.observation_ids if self.children.get((number, node)) else turn.observation_ids[:0]
+        )
+        size = len(turn.action_ids)
+        credit, logprobs = _untrained(size + len(seen))
+        if trained and branch.columns[node, 2] > 0:
+            _check_finite(branch.tree, node, turn)
+            credit[:, :size] = branch.columns[node][:, None]
+            logprobs[:size] = turn.logprobs
+        return _Piece(np.concatenate([turn.action_ids, seen]), credit, logprobs)
+
+
+def _joined(
+    pieces: Sequence[_Piece],
+    segments: Sequence[int],
+    starts: Sequence[int],
+    parents: Sequence[int],
 ) -> Row:
-    """The tokens of `path` up to its last action, with the credit of the turns `trained`."""
-    turns = [tree.turns[node] for node in path]
-    pieces = [tree.prompt_ids]
-    for turn in turns:
-        pieces += [turn.action_ids, turn.observation_ids]
-    token_ids = np.concatenate(pieces[:-1])
-    credit = np.zeros((3, len(token_ids)), np.float32)
-    logprobs = np.zeros(len(token_ids), np.float32)
-    start, training = len(tree.prompt_ids), set(trained)
-    for node, turn in zip(path, turns, strict=True):
-        stop = start + len(turn.action_ids)
-        if node in training:
-            if not np.isfinite(turn.logprobs).all():
-                raise ContractError(
-                    f"turn {node} of task {tree.task_id!r} (group {tree.group_id!r}) has a "
-                    "log-probability that is not finite: the engine returned no number for a "
-                    "token that it sampled"
-                )
-            credit[:, start:stop] = columns[node][:, None]
-            logprobs[start:stop] = turn.logprobs
-        start = stop + len(turn.observation_ids)
-    return Row.sequence(
-        token_ids,
+    sizes = [len(piece.token_ids) for piece in pieces]
+    credit = np.concatenate([piece.credit for piece in pieces], axis=1)
+    within = np.concatenate([np.arange(size) for size in sizes])
+    return Row(
+        token_ids=np.concatenate([piece.token_ids for piece in pieces]).astype(np.int32),
+        positions=(np.repeat(starts, sizes) + within).astype(np.int32),
+        segments=np.repeat(segments, sizes).astype(np.int32),
+        parents=np.asarray(parents, np.int32),
         positive=credit[0],
         negative=credit[1],
         weight=credit[2],
-        behavior_logprobs=logprobs,
+        behavior_logprobs=np.concatenate([piece.logprobs for piece in pieces]),
     )
+
+
+def _untrained(size: int) -> tuple[Float32, Float32]:
+    return np.zeros((3, size), np.float32), np.zeros(size, np.float32)
+
+
+def _check_finite(tree: TrajectoryTree, node: int, turn: Turn) -> None:
+    if not np.isfinite(turn.logprobs).all():
+        raise ContractError(
+            f"turn {node} of task {tree.task_id!r} (group {tree.group_id!r}) has a "
+            "log-probability that is not finite: the engine returned no number for a "
+            "token that it sampled"
+        )

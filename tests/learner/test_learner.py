@@ -126,6 +126,7 @@ def test_rows_may_come_in_any_order_packing_and_split(
             row.token_ids,
             row.positions,
             row.segments,
+            row.parents,
             row.positive + noise,
             row.negative + noise,
             row.weight,

@@ -10,6 +10,7 @@ from learner_fakes import VOCABULARY, build_model
 from torch import Tensor
 
 from agentrl.core.errors import SetupError
+from agentrl.learner.attention import Layout
 from agentrl.learner.batch import Row, join_rows
 from agentrl.learner.logprobs import ChunkedLoss
 from agentrl.learner.model import PackedPolicy, load_policy, prepare_policy
@@ -17,15 +18,16 @@ from agentrl.learner.settings import LoraSettings
 
 
 def read(policy: PackedPolicy, row: Row, *, gradient: bool = False) -> ChunkedLoss:
-    trained = torch.from_numpy(np.flatnonzero(row.weight))
+    trained = np.flatnonzero(row.weight)
     token_ids, positions = (
         torch.from_numpy(column.astype(np.int64)) for column in (row.token_ids, row.positions)
     )
     return policy(
         token_ids,
         positions,
-        trained,
-        segment_lengths=row.segment_lengths,
+        torch.from_numpy(trained),
+        torch.from_numpy(row.previous[trained]),
+        layout=Layout(row.segment_lengths, tuple(row.parents.tolist())),
         terms=(lambda _, logprobs, __: logprobs.square()) if gradient else None,
     )
 

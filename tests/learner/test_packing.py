@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree
 from agentrl.credit import ArpoCredit, GrpoCredit, TurnTable, assign
-from agentrl.learner.batch import Batch
+from agentrl.learner.batch import Batch, Row
 from agentrl.learner.packing import pack_groups, split_groups
 from agentrl.testing.trees import chains, random_groups, tree_of
 
@@ -21,16 +21,17 @@ def packed(groups: list[Group], *, pack_tokens: int = 40) -> Batch:
     return pack_groups(groups, table, credit, denominator=denominator, pack_tokens=pack_tokens)
 
 
-def sequences(batch: Batch) -> list[dict[str, np.ndarray]]:
-    """Every sequence of a batch, as its columns."""
-    found = []
-    for row in batch.rows:
-        for segment in range(int(row.segments.max()) + 1):
-            here = row.segments == segment
-            found.append(
-                {field.name: getattr(row, field.name)[here] for field in dataclasses.fields(row)}
-            )
-    return found
+def path_of(row: Row, index: int) -> list[int]:
+    """Indices of the tokens that the token at `index` is read after, itself included."""
+    path = [index]
+    while row.previous[path[-1]] >= 0:
+        path.append(int(row.previous[path[-1]]))
+    return path[::-1]
+
+
+def ends(row: Row) -> list[int]:
+    """Indices of tokens that nothing continues."""
+    return sorted(set(range(len(row))) - set(row.previous.tolist()))
 
 
 def test_a_fork_by_hand() -> None:
@@ -39,16 +40,52 @@ def test_a_fork_by_hand() -> None:
     table = TurnTable.of([group])
     credit, denominator, _ = assign(table, GrpoCredit(scale="none"))
     (row,) = pack_groups([group], table, credit, denominator=denominator, pack_tokens=100).rows
-    assert row.token_ids.tolist() == [1, 2, 3, 0, 1, 7, 10, 11, 1, 2, 3, 0, 1, 7, 20, 21]
-    assert row.positions.tolist() == 2 * list(range(8))
-    assert row.segments.tolist() == 8 * [0] + 8 * [1]
-    assert row.weight.tolist() == [0, 0, 0, 2, 2, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]
-    assert row.positive.tolist() == [0, 0, 0, 0.5, 0.5, 0, 0.5, 0.5] + 8 * [0]
-    assert row.negative.tolist() == [0, 0, 0, -0.5, -0.5, 0, 0, 0] + 6 * [0] + [-0.5, -0.5]
-    assert row.behavior_logprobs.tolist() == (
-        [0, 0, 0, -0.5, -0.5, 0, -0.5, -0.5] + 6 * [0] + [-0.5, -0.5]
-    )
+    assert row.token_ids.tolist() == [1, 2, 3, 0, 1, 7, 10, 11, 20, 21]
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]
+    assert row.segments.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 2, 2]
+    assert row.parents.tolist() == [-1, 0, 0]
+    assert row.previous.tolist() == [-1, 0, 1, 2, 3, 4, 5, 6, 5, 8]
+    assert row.weight.tolist() == [0, 0, 0, 2, 2, 0, 1, 1, 1, 1]
+    assert row.positive.tolist() == [0, 0, 0, 0.5, 0.5, 0, 0.5, 0.5, 0, 0]
+    assert row.negative.tolist() == [0, 0, 0, -0.5, -0.5, 0, 0, 0, -0.5, -0.5]
+    assert row.behavior_logprobs.tolist() == [0, 0, 0, -0.5, -0.5, 0, -0.5, -0.5, -0.5, -0.5]
     assert denominator == 8.0
+
+
+def test_chains_of_one_prompt_share_it_and_others_do_not() -> None:
+    one, two = chains([1.0, 0.0]).trees
+    other = tree_of([ROOT], {0: 0.0})
+    other.prompt_ids = np.asarray([4, 5], np.int32)
+    group = Group("task", "task", (one, other, two))
+    (row,) = packed([group]).rows
+    assert row.token_ids.tolist() == [1, 2, 3, 0, 1, 0, 1, 4, 5, 0, 1]
+    assert row.parents.tolist() == [-1, 0, 0, -1]
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 3, 4, 0, 1, 2, 3]
+
+
+def test_a_tree_that_is_too_long_is_cut_and_what_is_shared_is_trained_once() -> None:
+    """Prompt of 3, a shared turn of 2 with 1 observed, four leaves of 2: 6 + 4 * 2 tokens."""
+    group = Group("g", "g", (tree_of([ROOT, 0, 0, 0, 0], {1: 1.0, 3: 0.5}),))
+    rows = packed([group], pack_tokens=11).rows
+    assert [row.token_ids.tolist() for row in rows] == [
+        [1, 2, 3, 0, 1, 7, 10, 11, 20, 21],
+        [1, 2, 3, 0, 1, 7, 30, 31, 40, 41],
+    ]
+    assert (rows[0].weight[3:5] == 4).all() and (rows[1].weight[3:5] == 0).all()
+    assert [row.parents.tolist() for row in rows] == [[-1, 0, 0], [-1, 0, 0]]
+
+
+def test_turns_without_tokens_are_no_segments() -> None:
+    """Turn 0 is empty, unseen and forks; turn 1 is empty and goes on in turn 2."""
+    tree = tree_of([ROOT, 0, 1, 0], {2: 1.0}, tokens=[0, 0, 2, 2])
+    for node in (0, 1):
+        tree.turns[node] = dataclasses.replace(
+            tree.turns[node], observation_ids=np.zeros(0, np.int32)
+        )
+    (row,) = packed([Group("g", "g", (tree,))]).rows
+    assert row.token_ids.tolist() == [1, 2, 3, 20, 21, 30, 31]
+    assert row.parents.tolist() == [-1, 0, 0]
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 3, 4]
 
 
 @settings(max_examples=40, deadline=None)
@@ -73,6 +110,7 @@ def test_every_turn_with_a_weight_is_trained_exactly_once(seed: int, pack_tokens
         )
     for row in batch.rows:
         assert len(row) <= pack_tokens or row.segments.max() == 0
+        assert row.weight[row.previous < 0].sum() == 0
 
 
 def numbered(groups: list[Group]) -> list[Group]:
@@ -96,9 +134,9 @@ def numbered(groups: list[Group]) -> list[Group]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_each_sequence_is_a_prefix_of_a_trajectory_and_ends_with_a_trained_token(
-    seed: int,
+@given(seed=st.integers(0, 10_000), pack_tokens=st.sampled_from([1, 25, 1000]))
+def test_each_path_is_a_prefix_of_a_trajectory_and_ends_with_a_trained_token(
+    seed: int, pack_tokens: int
 ) -> None:
     groups = random_groups(seed)
     paths = {
@@ -107,11 +145,22 @@ def test_each_sequence_is_a_prefix_of_a_trajectory_and_ends_with_a_trained_token
         for tree in group.trees
         for leaf in tree.leaves
     }
-    for sequence in sequences(packed(groups)):
-        ids = tuple(sequence["token_ids"].tolist())
-        assert any(path[: len(ids)] == ids for path in paths)
-        assert sequence["weight"][-1] != 0
-        assert sequence["positions"].tolist() == list(range(len(ids)))
+    for row in packed(groups, pack_tokens=pack_tokens).rows:
+        for end in ends(row):
+            path = path_of(row, end)
+            ids = tuple(row.token_ids[path].tolist())
+            assert any(whole[: len(ids)] == ids for whole in paths)
+            assert row.positions[path].tolist() == list(range(len(path)))
+            assert row.weight[end] != 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_in_a_row_that_is_long_enough_every_turn_stands_once(seed: int) -> None:
+    groups = numbered(random_groups(seed))
+    for row in packed(groups, pack_tokens=10_000).rows:
+        sampled = row.token_ids[row.token_ids >= 10_000]
+        assert len(set(sampled.tolist())) == len(sampled)
 
 
 @settings(max_examples=25, deadline=None)
@@ -148,7 +197,7 @@ def test_a_trajectory_that_trains_nothing_is_no_sequence() -> None:
     table = TurnTable.of([group])
     credit, denominator, _ = assign(table, GrpoCredit(truncated="mask"))
     batch = pack_groups([group], table, credit, denominator=denominator, pack_tokens=100)
-    assert len(sequences(batch)) == 2
+    assert sum(len(ends(row)) for row in batch.rows) == 2
     assert denominator == 4.0
     empty = pack_groups([], TurnTable.of([]), credit_of([]), denominator=1.0, pack_tokens=9)
     assert empty.rows == ()

@@ -1,0 +1,170 @@
+"""Attention in packed rows of segments: a token sees its own path, computed once for all leaves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+QUERY_BLOCK = 512
+"""Queries that attend at a time where a mask is needed: bounds the mask, and what it hides."""
+
+
+class Layout(NamedTuple):
+    """How a row's tokens hang together: segments' lengths and parents (see `batch.Row`)."""
+
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+
+    @property
+    def is_forest(self) -> bool:
+        """Whether some segment continues another."""
+        return any(parent >= 0 for parent in self.parents)
+
+
+def attend_segments(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Causal attention of each segment to itself and those above; query (1, heads, T, width).
+
+    One call per segment: the cost is that of the segments and their contexts, where a mask over
+    the whole row would cost its square. Dropout is never applied.
+    """
+    if layout is not None and layout.is_forest:
+        output = _TreeAttention.apply(query, key, value, layout, scaling)  # type: ignore[no-untyped-call]
+        return output.transpose(1, 2), None
+    lengths = [query.shape[2]] if layout is None else list(layout.lengths)
+    grouped = query.shape[1] != key.shape[1]
+    parts = zip(*(torch.split(x, lengths, 2) for x in (query, key, value)), strict=True)
+    outputs = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in parts
+    ]
+    return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+class _Block(NamedTuple):
+    """Queries of one segment, and the keys that they see: spans of the row, the last their own."""
+
+    queries: slice
+    spans: tuple[slice, ...]
+
+
+@lru_cache(maxsize=64)
+def _blocks(layout: Layout) -> tuple[_Block, ...]:
+    """The blocks of a row, in order."""
+    ends = list(itertools.accumulate(layout.lengths))
+    own = [slice(end - size, end) for end, size in zip(ends, layout.lengths, strict=True)]
+    paths: list[tuple[slice, ...]] = []
+    found = []
+    for segment, parent in zip(own, layout.parents, strict=True):
+        above = paths[parent] if parent >= 0 else ()
+        paths.append(_joined((*above, segment)))
+        step = QUERY_BLOCK if above else segment.stop - segment.start
+        for start in range(segment.start, segment.stop, step):
+            stop = min(start + step, segment.stop)
+            found.append(_Block(slice(start, stop), _joined((*above, slice(segment.start, stop)))))
+    return tuple(found)
+
+
+def _joined(spans: Sequence[slice]) -> tuple[slice, ...]:
+    """Spans that touch become one."""
+    joined: list[slice] = []
+    for span in spans:
+        if joined and joined[-1].stop == span.start:
+            joined[-1] = slice(joined[-1].start, span.stop)
+        else:
+            joined.append(span)
+    return tuple(joined)
+
+
+class _TreeAttention(torch.autograd.Function):
+    """Attention by blocks, whose gathered keys and values are not kept but gathered again.
+
+    Kept, they would be as many as in rows of whole trajectories, which is what a tree saves.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: Layout,
+        scaling: float | None,
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.layout, ctx.scaling = layout, scaling  # type: ignore[attr-defined]
+        output = torch.empty_like(query)
+        for block in _blocks(layout):
+            output[:, :, block.queries] = _attend(_gathered(block, query, key, value), scaling)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors  # type: ignore[attr-defined]
+        totals = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for block in _blocks(ctx.layout):  # type: ignore[attr-defined]
+            with torch.enable_grad():
+                inputs = [x.detach().requires_grad_() for x in _gathered(block, query, key, value)]
+                output = _attend(inputs, ctx.scaling)  # type: ignore[attr-defined]
+            here = torch.autograd.grad(output, inputs, upstream[:, :, block.queries])
+            totals[0][:, :, block.queries] = here[0]
+            for total, gradient in zip(totals[1:], here[1:], strict=True):
+                for span, part in _parts(block.spans, gradient):
+                    total[:, :, span] += part
+        return (*totals, None, None)
+
+
+def _gathered(block: _Block, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    """The block's queries, and its keys and values one after another."""
+    gathered = [query[:, :, block.queries]]
+    for x in (key, value):
+        parts = [x[:, :, span] for span in block.spans]
+        gathered.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
+    return gathered
+
+
+def _parts(spans: Sequence[slice], gathered: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    start = 0
+    for span in spans:
+        stop = start + span.stop - span.start
+        yield span, gathered[:, :, start:stop]
+        start = stop
+
+
+def _attend(inputs: Sequence[Tensor], scaling: float | None) -> Tensor:
+    """Attention of queries, keys, values, where the queries are the last of the keys' tokens."""
+    query, key, value = inputs
+    queries, keys = query.shape[2], key.shape[2]
+    grouped = query.shape[1] != key.shape[1]
+    mask = None
+    if queries != keys:
+        # Both ends of a causal mask are those of any larger one.
+        whole = _causal(1 << (keys - 1).bit_length(), query.dtype, query.device)
+        mask = whole[-queries:, -keys:]
+    return F.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+    )
+
+
+@lru_cache(maxsize=4)
+def _causal(keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 where one of the last queries may look, minus infinity where not (QUERY_BLOCK, keys)."""
+    mask = torch.full((QUERY_BLOCK, keys), float("-inf"), dtype=dtype, device=device)
+    return mask.triu_(keys - QUERY_BLOCK + 1)
