@@ -85,5 +85,5 @@ def _purpose(recipe: str) -> Purpose:
     engine = data.get("engine")
     if data.get("sft") is not None:
         return "sft"
-    only_asked = isinstance(engine, dict) and engine.get("type") in ("openai", "scripted")
+    only_asked = isinstance(engine, dict) and engine.get("type") in ("chat", "openai", "scripted")
     return "eval" if only_asked else "run"

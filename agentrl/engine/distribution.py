@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import torch
@@ -61,3 +64,16 @@ def draw(logprobs: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     chosen = torch.searchsorted(cumulative, target, right=True).squeeze(1)
     last = (logprobs > -torch.inf).int().cumsum(dim=-1).argmax(dim=-1)
     return torch.minimum(chosen, last)
+
+
+def top_k_entropy(top: Mapping[str, float]) -> float:
+    """Entropy in nats of the named tokens, and of all others taken as one; nan where none is.
+
+    `top` has their log-probabilities; a lower bound of the entropy over the whole vocabulary.
+    """
+    values = np.asarray(list(top.values()), np.float64)
+    if not values.size:
+        return float("nan")
+    weights = np.exp(values)
+    rest = max(1.0 - float(weights.sum()), 0.0)
+    return float(-(weights * values).sum() - (rest * np.log(rest) if rest > 0 else 0.0))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,14 @@ import numpy as np
 from agentrl.core.errors import EngineError
 from agentrl.core.types import EntropyKind, Float32, Int32
 from agentrl.engine.base import Completion, FinishReason, Sampling
+from agentrl.engine.distribution import top_k_entropy
+from agentrl.engine.http import SHOWN, ModelServer, RefusedError
 from agentrl.engine.settings import OpenAISettings
 from agentrl.engine.tokens import Tokenizer, load_tokenizer
 
-_SHOWN = 300  # characters of a reply that an error quotes
-_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-
 
 class OpenAIEngine:
-    """`POST {base_url}/completions`, retried with exponential backoff; a 429's Retry-After counts.
+    """`POST {base_url}/completions` with the exact tokens (`agentrl.engine.http` on failures).
 
     Where the server returns token ids (vLLM, SGLang) they are used as they are. Elsewhere the text
     is encoded by the policy's tokenizer, which may cut it differently than the server did: good
@@ -46,9 +43,7 @@ class OpenAIEngine:
         self._settings = settings
         self._policy = model
         self._tokenizer = tokenizer
-        self._transport = transport
-        self._client: httpx.AsyncClient | None = None
-        self._turnstile = asyncio.Semaphore(settings.concurrency)
+        self._server = ModelServer(settings, transport=transport)
 
     @property
     def version(self) -> int:
@@ -57,22 +52,13 @@ class OpenAIEngine:
 
     async def start(self) -> None:
         """Load the tokenizer and open the connections; the server is first met by a request."""
-        await self.close()
-        settings = self._settings
         if self._tokenizer is None:
             self._tokenizer = await asyncio.to_thread(load_tokenizer, self._policy)
-        headers = {}
-        if key := os.environ.get(settings.api_key_env):
-            headers["Authorization"] = f"Bearer {key}"
-        limits = httpx.Limits(
-            max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency
-        )
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(settings.timeout),
-            limits=limits,
-            transport=self._transport,
-        )
+        await self._server.open()
+
+    def admission(self, prompt_ids: Int32, sampling: Sampling) -> AbstractAsyncContextManager[None]:
+        """Entered when the request may be sent (see `agentrl.engine.base.Paced`)."""
+        return self._server.admission(len(prompt_ids) + sampling.max_tokens)
 
     async def generate(self, prompt_ids: Sequence[int] | Int32, sampling: Sampling) -> Completion:
         """Continue `prompt_ids`."""
@@ -103,7 +89,15 @@ class OpenAIEngine:
                 "add_special_tokens": False,
             }
         started = time.perf_counter()
-        reply = await self._post("/completions", body)
+        try:
+            reply = await self._server.post(
+                "/completions", body | settings.extra, tokens=len(ids) + sampling.max_tokens
+            )
+        except RefusedError as error:
+            if error.status == 400 and not as_text:
+                hint = "a server that takes no token ids needs engine.prompt: text"
+                raise RefusedError(f"{error} ({hint})", error.status, error.body) from error
+            raise
         completion = _Reply(reply, tokenizer, sampling)
         return completion.read(prefilled=len(ids), seconds=time.perf_counter() - started)
 
@@ -120,79 +114,12 @@ class OpenAIEngine:
 
     async def close(self) -> None:
         """Close the connections; may be called twice."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._server.close()
 
     def _started(self) -> Tokenizer:
-        if self._client is None or self._tokenizer is None:
+        if self._tokenizer is None:
             raise EngineError("the openai engine was not started; call start()")
         return self._tokenizer
-
-    async def _post(self, path: str, body: Mapping[str, object]) -> Mapping[str, Any]:
-        url = self._settings.base_url.rstrip("/") + path
-        attempts = self._settings.retries + 1
-        trouble = ""
-        for attempt in range(attempts):
-            wanted = None
-            try:
-                async with self._turnstile:
-                    client = self._client
-                    if client is None:
-                        raise EngineError("the openai engine was closed")
-                    response = await client.post(url, json=body)
-            except httpx.TransportError as error:
-                trouble = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code == 200:
-                    return _json(response, url)
-                trouble = f"HTTP {response.status_code}: {response.text[:_SHOWN]!r}"
-                if response.status_code not in _RETRIED:
-                    raise EngineError(f"{url} refused the request: {trouble}{self._hint(response)}")
-                wanted = _retry_after(response)
-            if attempt + 1 < attempts:
-                await asyncio.sleep(self._pause(attempt, wanted))
-        raise EngineError(f"{url} failed {attempts} times; the last time: {trouble}")
-
-    def _pause(self, attempt: int, wanted: float | None) -> float:
-        """Seconds to wait: what the server asked for, or twice as long each time."""
-        settings = self._settings
-        doubled = min(settings.backoff * 2.0**attempt, settings.max_backoff)
-        return doubled if wanted is None else min(max(wanted, 0.0), settings.timeout)
-
-    def _hint(self, response: httpx.Response) -> str:
-        if response.status_code in (401, 403):
-            name = self._settings.api_key_env
-            state = "is set" if os.environ.get(name) else "is not set"
-            return f" (the key is read from {name}, which {state})"
-        if response.status_code == 400 and self._settings.prompt == "ids":
-            return " (a server that takes no token ids needs engine.prompt: text)"
-        return ""
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
-        return None
-
-
-def _json(response: httpx.Response, url: str) -> Mapping[str, Any]:
-    try:
-        reply = response.json()
-    except ValueError as error:
-        raise EngineError(f"{url} answered no JSON: {response.text[:_SHOWN]!r}") from error
-    if not isinstance(reply, dict):
-        raise EngineError(f"{url} answered {type(reply).__name__}, not an object: {reply!r:.300}")
-    return reply
 
 
 class _Reply:
@@ -203,7 +130,7 @@ class _Reply:
         self._sampling = sampling
         choices = reply.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise EngineError(f"a completion needs choices, the server sent {str(reply)[:_SHOWN]}")
+            raise EngineError(f"a completion needs choices, the server sent {str(reply)[:SHOWN]}")
         self._choice: Mapping[str, Any] = choices[0]
         self._usage: Mapping[str, Any] = reply.get("usage") or {}
 
@@ -260,16 +187,6 @@ class _Reply:
             return logprobs, unknown, "none"
         return (
             logprobs,
-            np.asarray([_top_k_entropy(one or {}) for one in tops], np.float32),
+            np.asarray([top_k_entropy(one or {}) for one in tops], np.float32),
             "top_k",
         )
-
-
-def _top_k_entropy(top: Mapping[str, float]) -> float:
-    """Entropy in nats of the named tokens, and of all others taken as one token."""
-    values = np.asarray(list(top.values()), np.float64)
-    if not values.size:
-        return float("nan")
-    weights = np.exp(values)
-    rest = max(1.0 - float(weights.sum()), 0.0)
-    return float(-(weights * values).sum() - (rest * np.log(rest) if rest > 0 else 0.0))

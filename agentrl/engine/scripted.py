@@ -14,8 +14,9 @@ import numpy as np
 
 from agentrl.core.errors import EngineError
 from agentrl.core.types import Float32, Int32
-from agentrl.engine.base import Completion, FinishReason, Sampling
+from agentrl.engine.base import Completion, FinishReason, Sampling, Usage
 from agentrl.engine.tokens import Tokenizer
+from agentrl.rollout.transcript import BYTES_PER_TOKEN, Transcript
 
 Script: TypeAlias = Callable[[str], str | Awaitable[str]]
 """The text of the context -> the text of the action, stop marks included."""
@@ -79,11 +80,7 @@ class ScriptedEngine(_ModelFree):
         started = time.perf_counter()
         context = self._tokenizer.decode(np.asarray(prompt_ids).tolist(), skip_special_tokens=False)
         await self._delay()
-        try:
-            said = self._script(context)
-            text = await said if inspect.isawaitable(said) else said
-        except Exception as error:
-            raise EngineError(f"the script failed on {context[-80:]!r}: {error}") from error
+        text = await _said(self._script, context)
         ids = self._tokenizer.encode(text, add_special_tokens=False)
         reason: FinishReason = "stop" if len(ids) <= sampling.max_tokens else "length"
         token_ids = np.asarray(ids[: sampling.max_tokens], np.int32)
@@ -101,6 +98,64 @@ class ScriptedEngine(_ModelFree):
     async def score(self, token_ids: Sequence[int] | Int32) -> Float32:
         """A script has no distribution over other people's tokens."""
         raise EngineError("a scripted engine cannot score tokens; use transformers or vllm")
+
+
+class TranscriptScript(_ModelFree):
+    """Says what `script` says in a `Transcript`: a policy without a model and its tokenizer.
+
+    Like a `ScriptedEngine` otherwise. There are no tokens to count: usage is the transcript's
+    estimate, and an action is cut where that reaches `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        transcript: Transcript | None = None,
+        *,
+        latency: Latency | None = None,
+    ) -> None:
+        super().__init__(latency)
+        self._script = script
+        self._transcript = transcript or Transcript()
+
+    async def generate(self, prompt_ids: Sequence[int] | Int32, sampling: Sampling) -> Completion:
+        """What the script answers to the conversation as text."""
+        started = time.perf_counter()
+        transcript, ids = self._transcript, np.asarray(prompt_ids, np.int32)
+        context = transcript.decode(ids)
+        await self._delay()
+        text = await _said(self._script, context)
+        room = sampling.max_tokens * BYTES_PER_TOKEN
+        said = text.encode("utf-8", "surrogatepass")
+        cut = len(said) > room
+        token_ids = transcript.action_ids(
+            said[:room].decode("utf-8", "ignore") if cut else text, cut=cut
+        )
+        generated = min(transcript.tokens_in(token_ids), sampling.max_tokens)
+        usage = Usage(transcript.tokens_in(ids), generated)
+        return Completion(
+            token_ids=token_ids,
+            logprobs=np.zeros(len(token_ids), np.float32),
+            entropies=np.zeros(len(token_ids), np.float32),
+            entropy_kind="none",
+            finish_reason="length" if cut else "stop",
+            policy_version=self._version,
+            prefilled_tokens=usage.prompt_tokens,
+            seconds=time.perf_counter() - started,
+            usage=usage,
+        )
+
+    async def score(self, token_ids: Sequence[int] | Int32) -> Float32:
+        """A script has no distribution over other people's words."""
+        raise EngineError("a scripted engine cannot score tokens; use transformers or vllm")
+
+
+async def _said(script: Script, context: str) -> str:
+    try:
+        said = script(context)
+        return await said if inspect.isawaitable(said) else said
+    except Exception as error:
+        raise EngineError(f"the script failed on {context[-80:]!r}: {error}") from error
 
 
 class RandomEngine(_ModelFree):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator
 
 from agentrl.core.settings import Settings
 
@@ -76,8 +76,9 @@ class ScriptedSettings(Settings):
     """A script in the policy's place; it cannot be trained.
 
     `script` is `"random"` (uniform tokens, with their true log-probabilities) or the id of a
-    script that the caller of `build` provides. `latency` is the mean of a log-normal delay in
-    seconds with spread `latency_sigma` (of the logarithm), cut at `latency_cap`.
+    script that the caller of `build` provides, which needs no model: it speaks text. `latency` is
+    the mean of a log-normal delay in seconds with spread `latency_sigma` (of the logarithm), cut at
+    `latency_cap`.
     """
 
     type: Literal["scripted"] = "scripted"
@@ -88,30 +89,77 @@ class ScriptedSettings(Settings):
     seed: int = 0
 
 
-class OpenAISettings(Settings):
-    """Any OpenAI-compatible completion server; it cannot be trained.
+class ServerSettings(Settings):
+    """A model server that is asked over HTTP; it cannot be trained.
 
-    `base_url` ends before `/completions` (`https://host/v1`); `model` is the server's name for it,
-    by default the policy's. The key is read from the environment variable `api_key_env` when that
-    is set. `prompt` says what the server is sent: `"ids"` (vLLM and SGLang take token ids and
+    `base_url` ends in the version (`https://host/v1`); `model` is the server's name for it, by
+    default the policy's. The key is read from the environment variable `api_key_env` when that is
+    set; `headers` and the fields of `extra` are sent with every request. At most `concurrency`
+    requests are under way at once, and in no window of a minute are there more requests and tokens
+    than the limits allow (each rollout worker counts its own). A request that takes longer than
+    `timeout` is given up and sent again, as are those that fail, up to `retries` times, after
+    `backoff` seconds, twice as many each time up to `max_backoff`; for `patience` seconds a server
+    may answer that it is asked too often.
+    """
+
+    base_url: str
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    headers: dict[str, str] = Field(default_factory=dict)
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    concurrency: int = Field(default=64, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    timeout: float = Field(default=180.0, gt=0)
+    retries: int = Field(default=5, ge=0)
+    backoff: float = Field(default=0.5, gt=0)
+    max_backoff: float = Field(default=30.0, gt=0)
+    patience: float = Field(default=300.0, ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError(
+                f"an address of a server starts with http:// or https://, got {value!r}"
+            )
+        return value
+
+
+class OpenAISettings(ServerSettings):
+    """Any OpenAI-compatible completion server, which is sent the exact tokens.
+
+    `prompt` says what the server is sent: `"ids"` (vLLM and SGLang take token ids and
     return them) or `"text"` (the prompt decoded by the policy's tokenizer). `top_logprobs` log-
     probabilities per token give a top-k entropy; 0 gives none.
     """
 
     type: Literal["openai"] = "openai"
-    base_url: str
-    model: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
     prompt: Literal["ids", "text"] = "ids"
     top_logprobs: int = Field(default=5, ge=0, le=20)
-    concurrency: int = Field(default=64, ge=1)
-    timeout: float = Field(default=120.0, gt=0)
-    retries: int = Field(default=5, ge=0)
-    backoff: float = Field(default=0.5, gt=0)
-    max_backoff: float = Field(default=30.0, gt=0)
+
+
+class ChatSettings(ServerSettings):
+    """Any OpenAI-compatible chat server, which is sent messages and answers with one.
+
+    With `tools` "native" the tools of an environment travel in the request's own field and calls in
+    the reply's; with "text" the system message describes them and a call is text. `inline` says how
+    a result that continues the policy's own turn is shown: as a message of the "user", or as the
+    beginning of the reply that the server is to "continue" (vLLM, SGLang). `max_tokens_field` and
+    `omit` (names of fields that are left out, as `[temperature, stop]`) are for models that refuse
+    what others take. `top_logprobs` log-probabilities per token give a top-k entropy; 0 asks for
+    none.
+    """
+
+    type: Literal["chat"] = "chat"
+    tools: Literal["native", "text"] = "native"
+    inline: Literal["user", "continue"] = "user"
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    omit: tuple[str, ...] = ()
+    top_logprobs: int = Field(default=0, ge=0, le=20)
 
 
 AnyEngine: TypeAlias = Annotated[
-    VllmSettings | TransformersSettings | ScriptedSettings | OpenAISettings,
+    VllmSettings | TransformersSettings | ScriptedSettings | OpenAISettings | ChatSettings,
     Field(discriminator="type"),
 ]

@@ -79,7 +79,7 @@ def _policy(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
 
 def _rollout(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
     engine, rollout, evaluation = recipe.engine, recipe.rollout, recipe.eval
-    if purpose != "eval" and engine.type in ("openai", "scripted"):
+    if purpose != "eval" and engine.type in ("chat", "openai", "scripted"):
         yield Problem(
             ("engine", "type"),
             f"engine.type: {engine.type!r} cannot take new weights, so it cannot train; it is for "

@@ -48,13 +48,23 @@ ABOUT = {
     "engine.latency_sigma": "spread of the delay's logarithm",
     "engine.latency_cap": "longest delay in seconds",
     "engine.seed": "seed of the script",
-    "engine.base_url": "address of the server, up to and without /completions",
+    "engine.base_url": "address of the server, up to its version, as in https://host/v1",
+    "engine.headers": "headers that are sent with every request",
+    "engine.extra": "fields that are sent with every request",
+    "engine.omit": "fields that are not sent, for models that refuse them, as in [temperature]",
+    "engine.max_tokens_field": "name of the field that bounds a reply",
+    "engine.tools": "native: tools and calls in fields of their own; text: both as text",
+    "engine.inline": "a result inside the policy's turn: a message of the user, or continue the "
+    "reply (vLLM, SGLang)",
+    "engine.requests_per_minute": "most requests in any minute; none: no limit",
+    "engine.tokens_per_minute": "most tokens in any minute; none: no limit",
+    "engine.patience": "seconds for which a server may say that it is asked too often",
     "engine.model": "the server's name for the model; none: policy.model",
     "engine.api_key_env": "environment variable that holds the key",
     "engine.prompt": "what the server is sent: token ids, or text",
     "engine.top_logprobs": "log-probabilities per token, for a top-k entropy; 0: none",
     "engine.concurrency": "requests under way at once",
-    "engine.timeout": "seconds that a request may take",
+    "engine.timeout": "seconds after which a request is given up and sent again",
     "engine.retries": "how often a failed request is sent again",
     "engine.backoff": "seconds before the first retry, doubled for each further one",
     "engine.max_backoff": "longest wait before a retry in seconds",
@@ -242,6 +252,8 @@ def _words(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         inside = [one for one in get_args(annotation) if one is not Ellipsis]
         return f"list of {' and '.join(_words(one) for one in inside)}"
+    if get_origin(annotation) is dict:
+        return "mapping"
     return {bool: "true, false", int: "integer", float: "number", str: "text"}[annotation]
 
 

@@ -20,11 +20,13 @@ from agentrl.engine.base import Engine
 from agentrl.engine.tokens import load_tokenizer
 from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.episode import LiveEpisode
+from agentrl.rollout.images import ImageStore
 from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.player import Episode, Sampler
 from agentrl.rollout.render import Renderer, Rendering, Tokenizer
 from agentrl.rollout.settings import RolloutSettings, SamplingSettings
 from agentrl.rollout.stage import Stage
+from agentrl.rollout.transcript import Transcript
 from agentrl.rollout.watchdog import Stall, Watchdog, stalls
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ ORACLES = {"oracle": False, "spoiled_oracle": True}
 class HostSpec:
     """Everything a host is made of: plain, picklable settings.
 
-    `model` is a folder or hub id; its tokenizer is `tokenizer`'s, by default its own.
+    `model` is a folder or hub id; its tokenizer is `tokenizer`'s, by default its own. A policy that
+    speaks text has none (`agentrl.engine.speaks_text`); the images that it is shown are kept in
+    the folder `images`, by default in memory.
     """
 
     env_id: str
@@ -46,6 +50,7 @@ class HostSpec:
     engine: AnyEngine
     model: str
     tokenizer: str | None = None
+    images: Path | None = None
     sampler: Sampler
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
 
@@ -99,7 +104,12 @@ class RolloutHost:
                 "'no'; give it a fork ('copy' or 'replay') or choose sampler.type = 'chain'"
             )
         rollout = self.spec.rollout
-        renderer = Renderer(self._given_tokenizer or self._load_tokenizer())
+        renderer = renderer_for(
+            self.spec.model,
+            self.spec.engine,
+            tokenizer=self._given_tokenizer or self.spec.tokenizer,
+            images=self.spec.images,
+        )
         engine = self._given_engine or self._build_engine(renderer)
         await engine.start()
         self._stage = Stage(
@@ -200,9 +210,6 @@ class RolloutHost:
         trees = await sampler.sample(task, start, seed=seed)
         return Group(group_id, task.id, tuple(trees))
 
-    def _load_tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.spec.tokenizer or self.spec.model)  # type: ignore[return-value]
-
     def _build_engine(self, renderer: Rendering) -> Engine:
         from agentrl.engine import ScriptedSettings, build  # above this room
 
@@ -210,7 +217,36 @@ class RolloutHost:
         if isinstance(settings, ScriptedSettings) and settings.script in ORACLES:
             spoiled = ORACLES[settings.script]
             self._oracle = self._oracle or Oracle(self._make_env(), renderer, spoiled=spoiled)
-        return build(settings, self.spec.model, script=self._oracle)
+        transcript = renderer if isinstance(renderer, Transcript) else None
+        return build(settings, self.spec.model, script=self._oracle, transcript=transcript)
+
+
+def renderer_for(
+    model: str,
+    engine: AnyEngine,
+    *,
+    tokenizer: Tokenizer | str | None = None,
+    images: Path | None = None,
+) -> Rendering:
+    """What stands between messages and the ids of trees, for the policy `model` on `engine`.
+
+    A tokenizer's `Renderer` (that of `tokenizer`, by default the model's own), or a `Transcript`
+    for a policy that speaks text, which keeps images in the folder `images`.
+
+    Raises:
+        EngineError: the engine needs a model and none is named, or it has no tokenizer.
+        SetupError: transformers is not installed.
+    """
+    from agentrl.engine import speaks_text  # above this room
+
+    if tokenizer is None and speaks_text(engine, model):
+        return Transcript(ImageStore(images))
+    if tokenizer is None and not model:
+        raise EngineError(f"engine.type {engine.type!r} needs a model, and none is named")
+    if tokenizer is None or isinstance(tokenizer, str):
+        loaded = load_tokenizer(tokenizer or model)
+        return Renderer(loaded)  # type: ignore[arg-type]
+    return Renderer(tokenizer)
 
 
 def _make(env_id: str, env_args: Mapping[str, object]) -> Env:

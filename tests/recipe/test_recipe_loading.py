@@ -254,7 +254,7 @@ def test_no_key_of_the_schema_is_dead() -> None:
 def test_the_surface_stays_small() -> None:
     sections = {place[:end] for place in all_places(Recipe) for end in range(1, len(place))}
     knobs = [place for place in all_places(Recipe) if place not in sections]
-    assert len(knobs) < 130, "a knob is added when two recipes need it"
+    assert len(knobs) < 140, "a knob is added when two recipes need it"
 
 
 def test_reading_a_recipe_loads_no_torch() -> None:
