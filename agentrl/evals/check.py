@@ -262,6 +262,9 @@ def _played(suite: Suite, attempts: Sequence[Attempt], *, spoiled: bool) -> Iter
     new = [id_ for id_ in other if id_ not in known]
     if new:
         yield _fault(rule, f"tasks that do not score {wanted:g}", new)
+    unread = [one.task_id for one in whole if one.malformed and not spoiled]
+    if unread:
+        yield _fault(rule, "gold actions that the environment could not read", unread)
     stale = [one.task_id for one in whole if one.task_id in known and one.task_id not in other]
     if stale:
         yield _fault(rule, f"listed exceptions that score {wanted:g} by now", stale)

@@ -29,11 +29,15 @@ _SPOILED_TURNS = 3
 
 
 class Attempt(NamedTuple):
-    """How the play of a task ended: its score (None: none has that name), or what was lost."""
+    """How the play of a task ended: its score (None: none has that name), or what was lost.
+
+    `malformed` counts the calls that the environment could not read.
+    """
 
     task_id: str
     score: float | None
     lost: str = ""
+    malformed: int = 0
 
 
 async def play(
@@ -111,7 +115,8 @@ async def _round(
 def _attempt(name: str, task: Task, chain: Trajectory | None, lost: str) -> Attempt:
     if chain is None:
         return Attempt(task.id, None, lost or "no trajectory")
-    return Attempt(task.id, scores_of(chain.turns).get(name), lost)
+    malformed = sum(turn.malformed_calls for turn in chain.turns)
+    return Attempt(task.id, scores_of(chain.turns).get(name), lost, malformed)
 
 
 class _Bytes(NamedTuple):

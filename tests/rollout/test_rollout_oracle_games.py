@@ -1,4 +1,4 @@
-"""Oracles of the games, the household and the shop, through the whole rollout path."""
+"""Oracles of games, the household and the shop that are in no suite, through the rollout path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sweeps import SHARED_DATA, exceptions, malformed, needs_data, swept
 from agentrl.core.registry import make_env
 from agentrl.core.types import StopReason
 
-BOXOBAN = "sokoban_boxoban"
 MAPS = "frozenlake_maps/maps.jsonl"
 TRUNCATED = StopReason.TRUNCATED_TURNS
 
@@ -24,13 +23,11 @@ class Suite(NamedTuple):
 
 
 MADE = {
-    "sokoban": Suite("games/sokoban", {"reward": "binary"}, 64),
     "sokoban_two_boxes": Suite(
         "games/sokoban",
         {"size": 8, "boxes": 2, "reward": "binary", "actions_per_turn": 5, "end_on_deadlock": True},
         64,
     ),
-    "frozenlake": Suite("games/frozenlake", {"size": 8, "max_turns": 30}, 64),
     "household": Suite("household/tasks", {"admissible": True}, 96),
     "webshop": Suite("webshop/tasks", {}, 128),
 }
@@ -50,24 +47,6 @@ async def test_the_oracle_solves_every_made_task_and_the_spoiled_one_none(name, 
         suite.env_id, suite.args, folder=tmp_path, tasks=tasks[:16], script="spoiled_oracle"
     )
     assert (len(spoiled), exceptions(spoiled, 0.0, stop=TRUNCATED)) == (16, [])
-
-
-@pytest.mark.slow
-@needs_data(BOXOBAN)
-@pytest.mark.parametrize("name", ["unfiltered", "medium", "hard"])
-async def test_every_stored_boxoban_solution_solves_its_level(name, tmp_path) -> None:
-    levels = str(SHARED_DATA / BOXOBAN / f"{name}.jsonl")
-    args = {"levels": levels, "reward": "binary", "max_turns": 40, "actions_per_turn": 25}
-    tasks = make_env("games/sokoban", **args).tasks("train")
-    assert len(tasks) == 600
-    assert all(task.data["solution"] for task in tasks)
-    played = await swept("games/sokoban", args, folder=tmp_path, tasks=tasks)
-    assert (len(played), exceptions(played, 1.0)) == (600, [])
-    short = {**args, "max_turns": 3}
-    spoiled = await swept(
-        "games/sokoban", short, folder=tmp_path, tasks=tasks, script="spoiled_oracle"
-    )
-    assert (len(spoiled), exceptions(spoiled, 0.0, stop=TRUNCATED)) == (600, [])
 
 
 @pytest.mark.slow
