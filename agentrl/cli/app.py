@@ -13,11 +13,11 @@ from rich.console import Console
 
 import agentrl
 from agentrl.cli import env, export, recipe, serve, suite
+from agentrl.cli.compare import SETTINGS, compare
 from agentrl.cli.doctor import doctor
 from agentrl.cli.errors import Commands
 from agentrl.cli.evaluate import evaluate, rescore
 from agentrl.cli.report import report
-from agentrl.core.errors import CheckpointError
 
 app = typer.Typer(
     name="agentrl",
@@ -119,21 +119,5 @@ def sft(recipe: Recipe, overrides: Overrides = None, *, out: Out = None) -> None
 app.command("eval")(evaluate)
 app.command()(rescore)
 app.command()(doctor)
+app.command(context_settings=SETTINGS)(compare)
 app.command()(report)
-
-
-def find_policy(name: str) -> str:
-    """The policy in run folder `name`, or `name` itself (a policy's folder or a hub id).
-
-    Raises CheckpointError on a folder that holds no policy in the layout of the model hubs.
-    """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return name
-    for candidate in (folder, folder / "policy"):
-        if (candidate / "config.json").is_file():
-            return str(candidate)
-    raise CheckpointError(
-        f"{folder}: holds no policy (no config.json, nor a folder policy/ with one). A finished "
-        "run has its policy in policy/; a checkpoint holds the state of training instead"
-    )

@@ -162,7 +162,7 @@ def suite_result(
             f"{nearest(suite.score, known)} Known: {', '.join(known)}."
         )
     count = tasks if tasks is not None else len({one.task for one in planned})
-    grouped = Tasks(_by_task(scored), suite.samples)
+    grouped = Tasks(by_task(scored), suite.samples)
     return SuiteResult(
         suite=suite.tag,
         title=title,
@@ -195,22 +195,24 @@ def estimate(interval: Interval) -> Estimate:
     )
 
 
-def _by_task(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def by_task(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """`outcomes` by task, both in order, so that nothing depends on what finished first."""
     found: dict[str, list[Outcome]] = {}
     for one in sorted(outcomes, key=lambda one: (one.task, one.number)):
         found.setdefault(one.task, []).append(one)
     return found
 
 
-def _score(outcome: Outcome, name: str) -> float | None:
+def score_of(outcome: Outcome, name: str) -> float | None:
+    """One score; None where the sample has none, or no finite one."""
     value = outcome.scores.get(name)
     return value if value is not None and isfinite(value) else None
 
 
 def _with_failures_as_0(planned: Sequence[Outcome], score: str) -> float | None:
     means = [
-        fsum(_score(one, score) or 0.0 for one in several) / len(several)
-        for several in _by_task(planned).values()
+        fsum(score_of(one, score) or 0.0 for one in several) / len(several)
+        for several in by_task(planned).values()
     ]
     return fsum(means) / len(means) if means else None
 
@@ -223,7 +225,7 @@ def _estimates(suite: PlannedSuite, tasks: Tasks) -> dict[str, Estimate]:
     names = {name for several in tasks.scored.values() for one in several for name in one.scores}
     first = [name for name in dict.fromkeys((suite.score, *suite.also)) if name in names]
     found = {
-        name: mean_interval(task_means(tasks.each(partial(_score, name=name))))
+        name: mean_interval(task_means(tasks.each(partial(score_of, name=name))))
         for name in [*first, *sorted(names.difference(first))]
     }
     found |= _of_several_samples(suite.score, tasks)
@@ -234,7 +236,7 @@ def _estimates(suite: PlannedSuite, tasks: Tasks) -> dict[str, Estimate]:
 
 def _of_several_samples(score: str, tasks: Tasks) -> dict[str, Interval]:
     """avg@n, pass@k and pass^k; of the tasks that have k scored samples."""
-    each = tasks.each(lambda one: _score(one, score))
+    each = tasks.each(lambda one: score_of(one, score))
     if tasks.samples < 2 or not each:
         return {}
     found = {f"avg@{tasks.samples}": mean_interval(task_means(each))}
@@ -284,7 +286,7 @@ def _of_answers(score: str, tasks: Tasks) -> dict[str, Interval]:
     They have where the environment finds answers in actions, or two samples of a task agree.
     """
     several = [
-        [(one.last_answer, _score(one, score) or 0.0) for one in samples]
+        [(one.last_answer, score_of(one, score) or 0.0) for one in samples]
         for samples in tasks.scored.values()
     ]
     answers = [[answer for answer, _ in samples if answer is not None] for samples in several]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import comb, gcd, isfinite
+from math import comb, exp, gcd, isfinite
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -78,7 +78,21 @@ def mean_interval(values_P: Values, *, level: float = LEVEL) -> Interval:
         whole = bool(np.isin(values, (0.0, 1.0)).all())
         method = "wilson" if whole else "cluster_wilson"
         return Interval(mean, float(low[0]), float(high[0]), error, n, method)
-    if error == 0.0:
+    return student_interval(values, level=level)
+
+
+def student_interval(values: Values, *, level: float = LEVEL) -> Interval:
+    """Mean with Student's t interval, of tasks' means or of a number of each seed.
+
+    None where there is one value, or where all are equal, which says nothing of their spread.
+    """
+    found = _finite(values)
+    n = len(found)
+    mean = float(found.mean()) if n else _NAN
+    if n < 2:
+        return Interval(mean, _NAN, _NAN, tasks=n)
+    error = float(found.std(ddof=1)) / n**0.5
+    if error <= _TINY * abs(mean):
         return Interval(mean, _NAN, _NAN, 0.0, n)
     half = t_quantile(n - 1, level) * error
     return Interval(mean, mean - half, mean + half, error, n, "cluster_t")
@@ -120,10 +134,7 @@ def paired_difference(before_P: Values, after_P: Values, *, level: float = LEVEL
         half = normal_quantile(level) * ((won + lost - (won - lost) ** 2) / (n + 2)) ** 0.5
         low, high = max(-1.0, won - lost - half), min(1.0, won - lost + half)
         return Interval(mean, low, high, error, n, "bonett_price")
-    if error <= _TINY * abs(mean):
-        return Interval(mean, _NAN, _NAN, error, n)
-    half = t_quantile(n - 1, level) * error
-    return Interval(mean, mean - half, mean + half, error, n, "cluster_t")
+    return student_interval(difference, level=level)
 
 
 def unpaired_difference(before_P: Values, after_P: Values, *, level: float = LEVEL) -> Interval:
@@ -143,6 +154,26 @@ def unpaired_difference(before_P: Values, after_P: Values, *, level: float = LEV
     freedom = float(parts.sum() ** 2 / (parts**2 / np.asarray([len(one) - 1, len(two) - 1])).sum())
     half = t_quantile(freedom, level) * error
     return Interval(mean, mean - half, mean + half, error, fewest, "welch_t")
+
+
+def ratio_of_means(before_P: Values, after_P: Values, *, level: float = LEVEL) -> Interval:
+    """Mean of after over mean of before, paired by task, as of the tokens of two policies.
+
+    Student's t on the logarithm of the ratio, linearised ("log_t"); of the intervals that were
+    tried the one with the best coverage. `error` is that of the logarithm. None where a mean is
+    not above 0, or where every task has the same ratio.
+    """
+    before, after = _finite(before_P), _finite(after_P)
+    _differences(before, after)
+    n = len(before)
+    if not n or before.mean() <= 0 or after.mean() <= 0:
+        return Interval(_NAN, _NAN, _NAN, tasks=n)
+    ratio = float(after.mean() / before.mean())
+    around = student_interval(1 + after / after.mean() - before / before.mean(), level=level)
+    if around.method == "none":
+        return Interval(ratio, _NAN, _NAN, around.error, n)
+    reach = exp(around.high - around.value)
+    return Interval(ratio, ratio / reach, ratio * reach, around.error, n, "log_t")
 
 
 def bootstrap_interval(
@@ -302,4 +333,5 @@ def _differences(before_P: Values, after_P: Values) -> Array:
         raise ValueError(
             f"a paired comparison needs the same tasks, got {len(before)} and {len(after)}"
         )
-    return after - before
+    difference = after - before
+    return np.where(np.abs(difference) <= _TINY, 0.0, difference)  # a tie is not a rounding error

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentrl.core.errors import DataError, SetupError
+from agentrl.core.errors import SetupError
+from agentrl.evals.runs import read_metrics
+
+__all__ = ["MetricsLog", "read_metrics"]
 
 
 class MetricsLog:
@@ -58,22 +61,6 @@ class MetricsLog:
             self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All rows of a metrics file; a last line cut by a kill is left out, any other is an error."""
-    rows: list[dict[str, Any]] = []
-    lines = path.read_text().split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise DataError(f"{path}:{number}: not a JSON line ({error})") from error
-    return rows
 
 
 def _tensorboard(folder: Path) -> Any:
