@@ -24,11 +24,12 @@ from agentrl.evals.results import Estimate, Results, SuiteResult
 from agentrl.evals.suite import Reference
 from agentrl.evals.suites import SUITES
 
-_FAMILY = re.compile(r"(.+)@(\d+)")
+_FAMILY = re.compile(r"(.+[@^])(\d+)")
 _CURVES = {
-    "pass": ("pass@k: solved by at least one of k samples", "k"),
-    "solved_by_turn": ("Solved by turn", "turn"),
-    "majority": ("majority@k: solved by the most frequent answer of k", "k"),
+    "pass@": ("pass@k: solved by at least one of k samples", "k"),
+    "pass^": ("pass^k: solved by each of k samples", "k"),
+    "solved_by_turn@": ("Solved within so many turns", "turns"),
+    "succ@": ("Solved within so many answers", "answers"),
 }
 HUES = 8
 
@@ -253,6 +254,11 @@ def _cautions(tag: str, parts: Parts) -> tuple[str, ...]:
                 f"{one.letter}: {part.missing} of {part.planned} samples have not been played: "
                 "the evaluation was stopped, or is still going on."
             )
+        if part.unplanned:
+            said.append(
+                f"{one.letter}: {part.unplanned} samples are beyond the plan's number and count in "
+                "nothing."
+            )
     if len({part.score for _, _, part in parts}) > 1:
         said.append("The evaluations decide by different scores; they cannot be compared.")
     ways = {_how(plan) for _, one, _ in parts if (plan := one.planned(tag)) is not None}
@@ -288,7 +294,7 @@ def _curves(parts: Parts) -> tuple[CurvePlot, ...]:
 
 
 def _family(estimates: Mapping[str, Estimate], family: str) -> dict[int, Estimate]:
-    """The estimates `FAMILY@number` by their number."""
+    """The estimates `FAMILY` + number by their number."""
     found = ((_FAMILY.fullmatch(name), one) for name, one in estimates.items())
     return {int(m[2]): one for m, one in found if m is not None and m[1] == family}
 
