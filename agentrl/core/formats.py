@@ -101,7 +101,7 @@ class Format(ABC):
 
     def neutral(self, text: str) -> str:
         """`text` in which no tag of this format, and no control token, can be read as one."""
-        return _CONTROL.sub("&lt;", self._tag_like.sub("&lt;", text))
+        return without_control_tokens(self._tag_like.sub("&lt;", text))
 
     def _blocks(self, text: str, think: list[str]) -> list[_Block]:
         """Tagged blocks and the free text between them (name ""), in order."""
@@ -355,6 +355,11 @@ class JsonFormat(Format):
             "Several may follow each other; nothing may follow the last. When you know the "
             "answer, write <answer> answer </answer> instead."
         )
+
+
+def without_control_tokens(text: str) -> str:
+    """`text` in which nothing can be read as a control token of Qwen, Llama or Gemma."""
+    return _CONTROL.sub("&lt;", text)
 
 
 def _content(body: str) -> str:
