@@ -18,6 +18,7 @@ from agentrl.cli.doctor import doctor
 from agentrl.cli.errors import Commands
 from agentrl.cli.evaluate import evaluate, rescore
 from agentrl.cli.report import report
+from agentrl.cli.view import view
 
 app = typer.Typer(
     name="agentrl",
@@ -119,5 +120,6 @@ def sft(recipe: Recipe, overrides: Overrides = None, *, out: Out = None) -> None
 app.command("eval")(evaluate)
 app.command()(rescore)
 app.command()(doctor)
+app.command()(view)
 app.command(context_settings=SETTINGS)(compare)
 app.command()(report)

@@ -61,7 +61,7 @@ def retriever(
 
     console = Console(stderr=True)
     # First, so that a taken port is said before the corpus is read.
-    listener = _bound(host, port)
+    listener = bound(host, port)
     started = time.perf_counter()
     words = load_index(corpus, folder=index, scoring=Scoring(k1, b))
     loaded: PassageIndex = words
@@ -116,7 +116,7 @@ def env(
         )
     settings = parsed_settings(arg or ())
     console = Console(stderr=True)
-    listener = _bound(host, port)
+    listener = bound(host, port)
     # First, so that a mistake in the settings is said before anything listens.
     made = make_env(id, **settings)
     asyncio.run(made.close())
@@ -165,7 +165,7 @@ def _need(command: str, *packages: str) -> None:
             )
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """A socket bound to the address; SetupError where it cannot be."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -1,0 +1,1 @@
+"""The page that shows runs and evaluations: lists, trees, credit, tokens and metrics."""
