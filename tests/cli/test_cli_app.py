@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import agentrl
 from agentrl.cli import doctor
-from agentrl.cli.app import app, find_policy
+from agentrl.cli.app import app
 from agentrl.cli.errors import Commands, told_error
 from agentrl.core.errors import (
     AgentRLError,
@@ -175,16 +175,6 @@ def test_an_environment_in_the_working_directory_is_found(tmp_path, monkeypatch)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     result = runner.invoke(app, ["recipe", "check", "x.yaml"])
     assert (result.exit_code, result.stdout) == (0, "x.yaml: ok\n")
-
-
-def test_a_policy_is_found_in_its_run(tmp_path) -> None:
-    assert find_policy("Qwen/Qwen3-1.7B") == "Qwen/Qwen3-1.7B"
-    with pytest.raises(CheckpointError, match="holds no policy"):
-        find_policy(str(tmp_path))
-    (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "config.json").write_text("{}")
-    assert find_policy(str(tmp_path)) == str(tmp_path / "policy")
-    assert find_policy(str(tmp_path / "policy")) == str(tmp_path / "policy")
 
 
 def test_the_commands_are_these() -> None:
