@@ -27,7 +27,7 @@ from agentrl.sandbox import Limits, RunResult, RunStatus, Sandbox
 from . import inside
 from .problems import Case, Problem
 
-_RESULT_CHARS = 400_000
+_RESULT_CHARS = 4_000_000
 _HASHED_ITEMS = 2_000
 """Sets and mappings of a program's values are no larger, since their hashes are the program's."""
 _ROUNDS = 12

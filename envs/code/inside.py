@@ -255,10 +255,17 @@ class _Calls:
 
 
 class _Unasserted(ast.NodeTransformer):
-    """Replaces `assert x` by evaluating x, whatever it raises."""
+    """Replaces `assert x` and `x` by evaluating x, whatever it raises."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        body = [ast.Expr(node.test)]
+        return self._tried(node, ast.Expr(node.test))
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        # A docstring may stand before an import from the future, which nothing else may.
+        return node if isinstance(node.value, ast.Constant) else self._tried(node, node)
+
+    def _tried(self, node: ast.stmt, statement: ast.Expr) -> ast.AST:
+        body = [statement]
         handler = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Pass()])
         tried = ast.Try(body=list[ast.stmt](body), handlers=[handler], orelse=[], finalbody=[])
         return ast.copy_location(tried, node)

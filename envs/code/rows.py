@@ -1,12 +1,14 @@
-"""Rows of data sets of programming problems -> problems, in four layouts.
+"""Rows of data sets of programming problems -> problems, in five layouts.
 
-HumanEval: `task_id`, `prompt`, `entry_point`, `canonical_solution`, `test` (arXiv:2107.03374).
-MBPP: `task_id`, `text` (or `prompt`), `code`, `test_list`, `test_setup_code` (or `test_imports`),
-`challenge_test_list` (arXiv:2108.07732). LiveCodeBench: `question_id`, `question_content`,
-`starter_code`, `public_test_cases`, `private_test_cases`, `metadata` (arXiv:2403.07974).
-Plain: `id`, `text`, and `entry` with tests `{"args": [...], "expected": ...}`, or no `entry` with
-tests `{"stdin": "...", "stdout": "..."}`, under `visible` and `hidden`; `solution`, `starter` and
-`seconds` if wanted. Other keys are ignored; LiveCodeBench rows may have a `solution`, too.
+HumanEval, and HumanEval+ on the hub: `task_id`, `prompt`, `entry_point`, `canonical_solution`,
+`test` (arXiv:2107.03374). HumanEval+ of EvalPlus's releases: see `evalplus`. MBPP: `task_id`,
+`text` (or `prompt`), `code`, `test_list`, `test_setup_code` (or `test_imports`),
+`challenge_test_list` (arXiv:2108.07732), and in MBPP+ a `test` with many inputs. LiveCodeBench:
+`question_id`, `question_content`, `starter_code`, `public_test_cases`, `private_test_cases`,
+`metadata` (arXiv:2403.07974). Plain: `id`, `text`, and `entry` with tests `{"args": [...],
+"expected": ...}`, or no `entry` with tests `{"stdin": "...", "stdout": "..."}`, under `visible` and
+`hidden`; `solution`, `starter` and `seconds` if wanted. Other keys are ignored; LiveCodeBench rows
+may have a `solution`, too.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from typing import Literal, TypeAlias, TypeGuard
 from agentrl.core.datasets import Row, read_rows, shown
 from agentrl.core.errors import DataError
 
+from .evalplus import evalplus_problem
 from .inside import encode
 from .livecodebench import read_tests
 from .problems import Case, Problem
 
-Layout: TypeAlias = Literal["auto", "humaneval", "mbpp", "livecodebench", "plain"]
+Layout: TypeAlias = Literal["auto", "evalplus", "humaneval", "mbpp", "livecodebench", "plain"]
 
 _IMPORTS = """\
 import bisect, collections, functools, heapq, itertools, math, operator, random, re, string, sys
@@ -160,13 +163,19 @@ def _mbpp(row: Row) -> Problem:
     if "test_imports" in row.data:
         setup = "\n".join((*row.texts("test_imports"), setup))
     cases = [_assertion(text, row, setup) for text in texts]
+    entry, hidden = _called(texts[0], row), list(cases)
+    if "test" in row.data:
+        more = row.text("test")
+        _parsed(more, row, "test")
+        source = f"{setup}\n{more}"
+        hidden.append(Case(kind="program", source=source, names=[entry], shown="# more inputs"))
     return Problem(
         id=row.id("task_id"),
         text=row.text("text" if "text" in row.data else "prompt"),
-        entry=_called(texts[0], row),
+        entry=entry,
         setup=setup,
         visible=cases[:1],
-        hidden=cases,
+        hidden=hidden,
         solution=_optional(row, "code"),
     )
 
@@ -261,12 +270,14 @@ def _parsed(source: str, row: Row, key: str) -> ast.Module:
 
 
 _READERS: Mapping[str, Callable[[Row], Problem]] = {
+    "evalplus": evalplus_problem,
     "humaneval": _humaneval,
     "mbpp": _mbpp,
     "livecodebench": _livecodebench,
     "plain": plain_problem,
 }
 _KEYS = {
+    "evalplus": ("entry_point", "plus_input"),
     "humaneval": ("entry_point", "test"),
     "mbpp": ("test_list",),
     "livecodebench": ("private_test_cases",),
@@ -274,7 +285,7 @@ _KEYS = {
 }
 
 
-def _layout(row: Row) -> Literal["humaneval", "mbpp", "livecodebench", "plain"]:
+def _layout(row: Row) -> Layout:
     for name, keys in _KEYS.items():
         if all(key in row.data for key in keys):
             return name  # type: ignore[return-value]

@@ -197,7 +197,10 @@ def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"x": 1}], r"rows.jsonl:1: of no known layout: humaneval \(entry_point, test\)"),
+        (
+            [{"x": 1}],
+            r"rows.jsonl:1: of no known layout: evalplus \(entry_point, plus_input\) or humaneval",
+        ),
         ([PLAIN, PLAIN], r"rows.jsonl:2: id 'double' is already that of .*rows.jsonl:1"),
         ([PLAIN | {"hidden": []}], r"rows.jsonl:1: 'hidden' has no test"),
         ([PLAIN | {"hidden": 3}], r"'hidden' must be a list of tests, got 3"),
