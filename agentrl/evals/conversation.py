@@ -11,10 +11,13 @@ from agentrl.evals.samples import Sample
 _OPENED = re.compile(
     r"<\|im_start\|>(\w+)\n"
     r"|<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n"
-    r"|<\|(system|user|assistant|tool)\|>[ \n]?"
+    r"|<\|(system|user|assistant|tool|inline|tools)\|>[ \n]?"
 )
 _CLOSED = re.compile(r"<\|(?:im_end|eot_id|end)\|>\n?")
-_ROLES = ("system", "user", "assistant", "tool")
+_ROLES = {
+    **{name: name for name in ("system", "user", "assistant", "tool")},
+    "tools": "system",  # Schemas of tools, which a chat server is given apart.
+}
 
 
 class Said(NamedTuple):
@@ -29,8 +32,9 @@ class Said(NamedTuple):
 def conversation(sample: Sample) -> list[Said]:
     """Every message of `sample`, first to last.
 
-    Texts that a chat template wrote (ChatML, Llama's, Phi's) are taken apart at its marks; what
-    has none is one message of the user, or of the tool where the action before it made calls.
+    A text with the marks of a chat template (ChatML, Llama's, Phi's) or of a transcript is taken
+    apart at them; one without is a message of the user, or of the tool where the action before it
+    made calls.
     """
     messages = [Said(role, text) for role, text in _taken_apart(sample.prompt, "user")]
     path = sample.tree.turns
@@ -56,5 +60,5 @@ def _taken_apart(text: str, role: str) -> list[tuple[str, str]]:
         content = _CLOSED.sub("", text[mark.end() : end])
         named = next(name for name in mark.groups() if name)
         if content or named != "assistant":
-            found.append((named if named in _ROLES else role, content))
+            found.append((_ROLES.get(named, role), content))
     return found

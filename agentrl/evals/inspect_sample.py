@@ -49,7 +49,9 @@ def sample_entry(sample: Sample, plan: EvalPlan, planned: PlannedSuite) -> dict[
     if sample.failure:
         message = encodable(f"{sample.failure}: {sample.error}")
         entry["error"] = {"message": message, "traceback": message, "traceback_ansi": message}
-    retried = [encodable(f"{one.stop_reason}: {one.message}") for one in sample.tree.failures]
+    # The failure that a sample ended with is the last that its tree notes.
+    mended = sample.tree.failures[: -1 if sample.failure else None]
+    retried = [encodable(f"{one.stop_reason}: {one.message}") for one in mended]
     if retried:
         entry["error_retries"] = [
             {"message": text, "traceback": text, "traceback_ansi": text} for text in retried

@@ -16,6 +16,8 @@ def markdown(report: Report) -> str:
     """All tables of `report`; text that is not ours is escaped and cut."""
     lines = [f"# {escaped(report.title)}", ""]
     lines += _table(report.overview)
+    if report.refused:
+        lines += [f"No differences are shown: {escaped(report.refused)}", ""]
     for section in report.sections:
         lines += _section(section)
     lines += ["## What produced these results", ""]

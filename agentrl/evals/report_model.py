@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentrl.evals.plan import PlannedSuite
+from agentrl.evals.report_differences import Difference, Differences, differences
 from agentrl.evals.report_examples import Example, examples
 from agentrl.evals.report_numbers import ABSENT, duration, estimate_text, quantity, value_text
 from agentrl.evals.report_plots import (
@@ -84,14 +85,6 @@ class Row(NamedTuple):
     counts: tuple[Segment, ...]
 
 
-class Difference(NamedTuple):
-    """Two evaluations on the tasks that both scored: second minus first, paired by task."""
-
-    title: str
-    estimate: str
-    verdict: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One suite."""
@@ -113,11 +106,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that a report says."""
+    """Everything that a report says. `refused` is why evaluations are not compared, if so."""
 
     title: str
     policies: tuple[tuple[str, int, str], ...]
     overview: Table
+    refused: str
     sections: tuple[Section, ...]
     provenance: Table
 
@@ -129,14 +123,16 @@ def build(evaluations: Sequence[Evaluated]) -> Report:
         examples(one.folder / "samples.jsonl", {s.suite: s.score for s in one.results.suites})
         for one in evaluations
     ]
+    paired = differences({str(one.folder): one.letter for one in evaluations})
     sections = tuple(
-        _section(tag, evaluations, [found.get(tag, ()) for found in shown]) for tag in tags
+        _section(tag, evaluations, [found.get(tag, ()) for found in shown], paired) for tag in tags
     )
     names = ", ".join(dict.fromkeys(one.name for one in evaluations))
     return Report(
         title=f"Evaluation of {names}",
         policies=tuple((one.letter, n % HUES, one.name) for n, one in enumerate(evaluations)),
         overview=_overview(tags, evaluations),
+        refused=paired.refused,
         sections=sections,
         provenance=_provenance(evaluations),
     )
@@ -173,7 +169,10 @@ def _overview(tags: Sequence[str], evaluations: Sequence[Evaluated]) -> Table:
 
 
 def _section(
-    tag: str, evaluations: Sequence[Evaluated], found: Sequence[tuple[Example, ...]]
+    tag: str,
+    evaluations: Sequence[Evaluated],
+    found: Sequence[tuple[Example, ...]],
+    paired: Differences,
 ) -> Section:
     parts = [
         (n, one, part) for n, one in enumerate(evaluations) if (part := one.part(tag)) is not None
@@ -187,10 +186,10 @@ def _section(
         title=next((p.title for _, _, p in parts if p.title), "" if suite is None else suite.title),
         score=score,
         rows=rows,
-        cautions=_cautions(tag, parts),
+        cautions=(*_cautions(parts), *paired.warnings.get(tag, ())),
         plot=_plot(score, parts, references),
         curves=_curves(parts),
-        differences=(),
+        differences=tuple(paired.by_suite.get(tag, ())),
         references=references,
         measures=_measures(parts),
         amounts=_amounts(parts),
@@ -239,7 +238,7 @@ def _how(planned: PlannedSuite) -> str:
     )
 
 
-def _cautions(tag: str, parts: Parts) -> tuple[str, ...]:
+def _cautions(parts: Parts) -> tuple[str, ...]:
     """What a reader must know before comparing the rows."""
     said = []
     for _, one, part in parts:
@@ -259,13 +258,6 @@ def _cautions(tag: str, parts: Parts) -> tuple[str, ...]:
                 f"{one.letter}: {part.unplanned} samples are beyond the plan's number and count in "
                 "nothing."
             )
-    if len({part.score for _, _, part in parts}) > 1:
-        said.append("The evaluations decide by different scores; they cannot be compared.")
-    ways = {_how(plan) for _, one, _ in parts if (plan := one.planned(tag)) is not None}
-    if len(ways) > 1:
-        said.append("The evaluations sampled or limited differently: " + "; ".join(sorted(ways)))
-    if len({(part.tasks, part.samples_per_task) for _, _, part in parts}) > 1:
-        said.append("The evaluations played different numbers of tasks or samples.")
     return tuple(said)
 
 

@@ -178,6 +178,10 @@ def test_a_conversation_is_taken_apart_at_the_marks_of_its_template():
             [("system", "Be."), ("user", "Go")],
         ),
         ("<|im_start|>wizard\nhi<|im_end|>", [("user", "hi")]),
+        (
+            "<|tools|>\n[]<|end|>\n<|system|>\nBe.<|end|>\n<|inline|>\nQ<|end|>\n",
+            [("system", "[]"), ("system", "Be."), ("user", "Q")],
+        ),
         ("before<|im_start|>user\nhi<|im_end|>\n", [("user", "before"), ("user", "hi")]),
     ],
 )
@@ -262,13 +266,28 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path):
 
 def test_two_evaluations_stand_side_by_side_with_what_sets_them_apart(tmp_path):
     a = write(tmp_path / "a", results([part(), part("other@2")]), four_samples())
-    b = write(tmp_path / "b", results([part(value=0.5)], policy="runs/x", temperature=0.7), [])
+    worse = [sample(f"t{n}", score=float(n == 3)) for n in range(4)]
+    b = write(tmp_path / "b", results([part(value=0.25)], policy="runs/x", temperature=0.7), worse)
     written = write_reports([a, b], tmp_path / "both.html")
     shown = texts(written.page.read_text())
-    assert "toy@1 75.0 % [30.0, 95.0] 50.0 % [30.0, 95.0]" in shown
+    assert "toy@1 75.0 % [30.0, 95.0] 25.0 % [30.0, 95.0]" in shown
     assert "other@2 75.0 % [30.0, 95.0] –" in shown
-    assert "sampled or limited differently" in shown and "temperature 0.7" in shown
-    assert written.table == tmp_path / "both.md" and "B: runs/x" in written.table.read_text()
+    assert "temperature differs: 0.0 in A, 0.7 in B" in shown
+    # Two tasks were lost; of the four ways to flip two signs two are as far from 0.
+    assert "B minus A, correct, on 4 tasks in common: -50.0 points [" in shown
+    assert "These tasks do not show which is higher." in shown and "p = 0.5." in shown
+    table = written.table.read_text()
+    assert written.table == tmp_path / "both.md" and "B: runs/x" in table
+    assert "- B minus A, correct, on 4 tasks in common: -50.0 points" in table
+
+
+def test_evaluations_of_other_versions_are_shown_but_not_compared(tmp_path):
+    a = write(tmp_path / "a", results([part()]), four_samples())
+    b = write(tmp_path / "b", results([part("toy@2")]), four_samples("toy@2"))
+    written = write_reports([a, b], tmp_path / "both.html")
+    for shown in (texts(written.page.read_text()), written.table.read_text()):
+        assert "No differences are shown: suite" in shown and "cannot be compared: version" in shown
+        assert " minus " not in shown
 
 
 def test_published_values_have_their_source_and_a_caution(tmp_path, monkeypatch):
