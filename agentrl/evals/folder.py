@@ -24,6 +24,7 @@ class EvalFolder:
         self.samples = path / "samples.jsonl"
         self.sittings = path / "sittings.jsonl"
         self.results = path / "results.json"
+        self.images = path / "images"
         self._lock = path / ".lock"
 
     @contextmanager

@@ -32,7 +32,7 @@ _PACKAGES = (
 
 _SECRETS = (
     (re.compile(r"(?<=://)[^/@\s']+@"), "...@"),
-    (re.compile(r"(?i)((?:api_?key|secret|password|credential)[\w.]*[= ])(?!_env)\S+"), r"\1..."),
+    (re.compile(r"(?i)((?:api_?key(?!_env)|secret|password|credential)[\w.]*[= ])\S+"), r"\1..."),
     (re.compile(r"\b(?:sk|hf|gh[pousr])[-_][A-Za-z0-9_-]{16,}"), "..."),
 )
 

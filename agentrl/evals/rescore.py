@@ -1,4 +1,4 @@
-"""Scores stored trajectories again, without the policy: by replay, or by a grader of answers."""
+"""Scores stored trajectories again, without the policy: by replay, by a grader, or by a judge."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from agentrl.core.errors import DataError, RecipeError, nearest
 from agentrl.core.registry import make_env
 from agentrl.core.types import StopReason, Task, Text, TrajectoryTree
 from agentrl.evals.folder import EvalFolder, write_whole
+from agentrl.evals.judge import ATTEMPTED, SCORE, Judge, JudgeSettings, submission_of
+from agentrl.evals.judge_prompt import Submission
+from agentrl.evals.judging import FILE, Judging
 from agentrl.evals.plan import EvalPlan, PlannedSuite
 from agentrl.evals.planning import laid_over
 from agentrl.evals.progress import Display
@@ -68,18 +71,20 @@ class Rescoring:
     """How to score again.
 
     `settings` (`key=value`) are changed settings of the environment, under which the stored
-    actions are replayed; so they are where neither `grader` nor `score` is given. `grader` names
-    one of `GRADERS`, for the stored answers. `score` is the component that counts from now on.
+    actions are replayed; so they are where none of the others is given. `grader` names one of
+    `GRADERS`, for the stored answers; `judge` is a model that says whether they are right. `score`
+    is the component that counts from now on.
     """
 
     settings: Sequence[str] = ()
     grader: str = ""
+    judge: JudgeSettings | None = None
     score: str = ""
 
     @property
     def replays(self) -> bool:
         """True where the environments are played again."""
-        return bool(self.settings) or not (self.grader or self.score)
+        return bool(self.settings) or not (self.grader or self.judge or self.score)
 
     def __str__(self) -> str:
         """For the results."""
@@ -89,14 +94,18 @@ class Rescoring:
             parts.append(f"replayed through the environment{given}")
         if self.grader:
             parts.append(f"answers graded by {self.grader}")
+        if self.judge:
+            parts.append(f"judged by {self.judge.name}")
         if self.score:
             parts.append(f"score {self.score}")
         return ", ".join(parts)
 
     def planned(self, suite: PlannedSuite) -> PlannedSuite:
         """`suite` as it is scored now. Raises RecipeError on a setting that cannot be."""
-        counts = self.score or self.grader or suite.score
-        also = tuple(one for one in dict.fromkeys((suite.score, *suite.also)) if one != counts)
+        told = (*((SCORE, ATTEMPTED) if self.judge else ()), *filter(None, (self.grader,)))
+        counts = self.score or next(iter(told), suite.score)
+        named = dict.fromkeys((suite.score, *told, *suite.also))
+        also = tuple(one for one in named if one != counts)
         changed = suite.model_copy(update={"score": counts, "also": also})
         return laid_over(changed, [f"args.{one}" for one in self.settings])
 
@@ -108,11 +117,12 @@ def rescore(source: Path, out: Path, how: Rescoring, *, display: Display | None 
     the sample's seed and compares what it shows with what the policy was shown: one that differs,
     or that goes on after the last stored action, says nothing about the policy, and its sample is
     marked as a failure. A sample that was lost stays lost. Exact for environments that are a
-    function of task, seed and actions.
+    function of task, seed and actions. A judge's verdicts are written to `verdicts.jsonl`.
 
     Raises:
         DataError: `source` holds no evaluation, `out` holds something, or a task is gone.
         RecipeError: no grader of that name, or a setting that the environment does not have.
+        EngineError: the judge refuses, or is down.
     """
     if how.grader and how.grader not in GRADERS:
         raise RecipeError(
@@ -153,8 +163,12 @@ async def _rescore(
         for one in plan.suites:
             suites[one.tag] = await load_suite(one)
             stack.push_async_callback(suites[one.tag].env.close)
+        judging = None
+        if how.judge is not None:
+            judge = await stack.enter_async_context(Judge(how.judge))
+            judging = Judging(judge, decides=how.score in ("", SCORE))
         with display.phase(f"scoring {source.path} again"):
-            async for old, new in _scored_again(source, plan, how, suites):
+            async for old, new in _scored_again(source, plan, how, suites, judging):
                 log.append(new)
                 if new.failure and not old.failure:
                     lost += 1
@@ -163,6 +177,8 @@ async def _rescore(
                     now = new.scores.get(_suite_of(plan, old).score)
                     changed += then != now
         log.close()
+        if judging is not None:
+            judging.write(target.path / FILE)
         if source.sittings.exists():
             write_whole(target.sittings, source.sittings.read_text())
         counts = {tag: len(one.tasks) for tag, one in suites.items()}
@@ -170,9 +186,11 @@ async def _rescore(
     display.results(results)
     if lost:
         display.line(
-            f"{lost} samples could not be scored again: their replay diverged or failed. They "
-            "are counted as lost; their `error` says where"
+            f"{lost} samples could not be scored again: their replay diverged or failed, or the "
+            "judge gave no grade. They are counted as lost; their `error` says why"
         )
+    for line in judging.lines() if judging is not None else ():
+        display.line(line)
     display.line(f"{changed} samples have another score")
     return Rescored(results, changed, lost)
 
@@ -182,7 +200,11 @@ def _suite_of(plan: EvalPlan, sample: Sample) -> PlannedSuite:
 
 
 async def _scored_again(
-    source: EvalFolder, plan: EvalPlan, how: Rescoring, suites: Mapping[str, Loaded]
+    source: EvalFolder,
+    plan: EvalPlan,
+    how: Rescoring,
+    suites: Mapping[str, Loaded],
+    judging: Judging | None,
 ) -> AsyncIterator[tuple[Sample, Sample]]:
     """Each stored sample with its new version, a portion of them at once."""
     tasks = {tag: {task.id: task for task in suite.tasks} for tag, suite in suites.items()}
@@ -200,7 +222,15 @@ async def _scored_again(
             suite = suites[old.key.suite]
             return old, await score_again(old, task, suite, how, plan.rollout.limits)
 
-        return list(await asyncio.gather(*map(one, waiting)))
+        pairs = list(await asyncio.gather(*map(one, waiting)))
+        return pairs if judging is None else await judging.over(pairs, submitted)
+
+    def submitted(sample: Sample) -> Submission:
+        tag = sample.key.suite
+        task = tasks[tag][sample.key.task_id]
+        references = references_of(task, suites[tag].env)
+        assert judging is not None
+        return submission_of(sample, task.data, references, judging.judge.settings.prompt)
 
     for sample in known:
         waiting.append(sample)

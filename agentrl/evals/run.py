@@ -9,7 +9,6 @@ from pathlib import Path
 
 from agentrl.core.errors import DataError, EngineError, EnvError
 from agentrl.core.types import Task
-from agentrl.engine.tokens import load_tokenizer
 from agentrl.evals.folder import EvalFolder, write_whole
 from agentrl.evals.plan import EvalPlan, PlannedSuite
 from agentrl.evals.planning import require_same, rollout_of
@@ -22,8 +21,8 @@ from agentrl.evals.scores import summarise
 from agentrl.evals.suites import SUITES
 from agentrl.evals.tasks import Loaded, load_suite
 from agentrl.recipe.schema import EnvSettings, PolicySettings, Recipe
-from agentrl.rollout.render import Renderer, Rendering
-from agentrl.rollout.transcript import Transcript
+from agentrl.rollout.host import renderer_for
+from agentrl.rollout.render import Rendering
 from agentrl.samplers.chain import ChainSampler
 from agentrl.workers.runtime import open_fleet
 
@@ -129,14 +128,14 @@ async def _play(
     if not any(missing):
         display.line(f"everything is played already in {folder.path}")
         return
-    reader = open_reader(plan)
+    reader = renderer_for(plan.model, plan.engine, images=folder.images)
     sittings = Sittings(folder.sittings, samples=folder.samples)
     log = SampleLog(folder.samples)
     sittings.begin(command)
     try:
         for suite, left in zip(suites, missing, strict=True):
             if left:
-                await _play_suite(plan, suite, left, reader, log, display)
+                await _play_suite(plan, folder, suite, left, reader, log, display)
     except asyncio.CancelledError:
         log.close()
         conclude(folder, plan, _counts(suites))
@@ -153,6 +152,7 @@ async def _play(
 
 async def _play_suite(
     plan: EvalPlan,
+    folder: EvalFolder,
     suite: Loaded,
     missing: Sequence[tuple[Key, Task]],
     reader: Rendering,
@@ -174,7 +174,8 @@ async def _play_suite(
 
     async with AsyncExitStack() as stack:
         with display.phase(f"starting the policy for {planned.tag}"):
-            opened = open_fleet(recipe_of(plan, planned), model=plan.model)
+            asked = recipe_of(plan, planned)
+            opened = open_fleet(asked, model=plan.model, images=folder.images.absolute())
             fleet = await stack.enter_async_context(opened)
         left = "" if len(missing) == total else f"; {total - len(missing)} are there already"
         display.line(
@@ -213,10 +214,3 @@ def recipe_of(plan: EvalPlan, suite: PlannedSuite) -> Recipe:
         sampler=ChainSampler(trajectories=1),
         rollout=rollout_of(plan, suite),
     )
-
-
-def open_reader(plan: EvalPlan) -> Rendering:
-    """Tokens to text for the policy of `plan`."""
-    if not plan.model:
-        return Transcript()
-    return Renderer(load_tokenizer(plan.model))  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +111,13 @@ async def open_runtime(
 
 
 @asynccontextmanager
-async def open_fleet(recipe: Recipe, *, model: str) -> AsyncIterator[Fleet]:
+async def open_fleet(
+    recipe: Recipe, *, model: str, images: Path | None = None
+) -> AsyncIterator[Fleet]:
     """The started rollout members of `recipe` without a learner; they are closed at the end.
 
-    `model` is the folder or hub id that they load; empty for a policy that speaks text.
+    `model` is the folder or hub id that they load; empty for a policy that speaks text, whose
+    images are kept in the folder `images`.
 
     Raises:
         SetupError: no cluster answers, it is too small, or a node does not see a folder.
@@ -122,7 +125,7 @@ async def open_fleet(recipe: Recipe, *, model: str) -> AsyncIterator[Fleet]:
     if model and Path(model).is_dir():
         model = str(Path(model).absolute())
     cluster = _cluster(recipe, ranks=0)
-    fleet = _fleet(recipe, _spec(recipe, model), cluster)
+    fleet = _fleet(recipe, replace(_spec(recipe, model), images=images), cluster)
     try:
         await fleet.start()
         yield fleet

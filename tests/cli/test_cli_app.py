@@ -180,7 +180,7 @@ def test_an_environment_in_the_working_directory_is_found(tmp_path, monkeypatch)
 def test_the_commands_are_these() -> None:
     shown = runner.invoke(app, ["--help"])
     assert shown.exit_code == 0
-    for command in ("run", "sft", "eval", "recipe", "env", "serve", "doctor"):
+    for command in ("run", "sft", "eval", "rescore", "recipe", "env", "serve", "doctor"):
         assert f" {command} " in shown.stdout
     assert runner.invoke(app, ["--version"]).stdout == f"agentrl {agentrl.__version__}\n"
     assert runner.invoke(app, ["frobnicate"]).exit_code == 2
