@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from agentrl.evals.statistics import (
     bootstrap_interval,
     normal_quantile,
     paired_difference,
+    ratio_of_means,
     t_quantile,
     wilson_bounds,
 )
+
+METHODS: tuple[Literal["percentile", "bca"], ...] = ("percentile", "bca")
 
 
 class Difficulty(NamedTuple):
@@ -111,7 +114,9 @@ def differences(options: argparse.Namespace, rng: np.random.Generator) -> None:
 
 def bootstraps(options: argparse.Namespace, rng: np.random.Generator) -> None:
     runs = options.runs // 4
-    print("\nThe bootstrap by task: percentile / BCa")
+    print(
+        "\nThe bootstrap by task: percentile / BCa; of the ratio also ours, Student's t on its log"
+    )
     print("| tasks | mean score | mean of skewed numbers | ratio of tokens |")
     print("| --- | --- | --- | --- |")
 
@@ -139,12 +144,15 @@ def bootstraps(options: argparse.Namespace, rng: np.random.Generator) -> None:
     for tasks in (10, 30, 100, 300):
         cells = []
         for draw, statistic, truth in kinds:
-            held = {"percentile": 0, "bca": 0}
+            held = dict.fromkeys(METHODS, 0)
             for run in range(runs):
                 columns = draw(tasks)
-                for method in held:
+                for method in METHODS:
                     found = bootstrap_interval(columns, statistic, seed=run, method=method)
                     held[method] += found.low <= truth <= found.high
+                if statistic is ratio:
+                    ours = ratio_of_means(columns[:, 1], columns[:, 0])
+                    held["log_t"] = held.get("log_t", 0) + (ours.low <= truth <= ours.high)
             cells.append(" / ".join(f"{100 * one / runs:.1f}" for one in held.values()))
         print(f"| {tasks} | " + " | ".join(cells) + " |")
 
