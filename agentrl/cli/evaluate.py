@@ -7,11 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from agentrl.core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from agentrl.evals.judge import JudgeSettings
 
 Targets = Annotated[
     list[str] | None,
@@ -98,7 +102,9 @@ def evaluate(
     from agentrl.evals.run import evaluate as play
 
     name = "-".join(one.name.removeprefix("recipe:") for one in plan.suites[:3])
-    play(plan, out or _folder(f"eval-{name}"), resume=resume, command=_command())
+    folder = out or _folder(f"eval-{name}")
+    play(plan, folder, resume=resume, command=_command())
+    _report(folder)
 
 
 def rescore(
@@ -118,6 +124,22 @@ def rescore(
             help="Grade the stored answers by exact_match, cover_match, token_f1 or math instead."
         ),
     ] = "",
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Address of an OpenAI-compatible server (https://host/v1) with a model that says "
+            "whether the stored answers are right; its key is read from OPENAI_API_KEY. "
+            "judge.KEY=VALUE changes how it is asked, as in judge.server.concurrency=8."
+        ),
+    ] = "",
+    judge_model: Annotated[str, typer.Option(help="The judge, by its server's name for it.")] = "",
+    judge_prompt: Annotated[
+        str,
+        typer.Option(
+            help="answer: compare the final answer with the accepted ones; simpleqa: with a third "
+            "grade, not attempted; response: find the answer in the whole last message."
+        ),
+    ] = "",
     score: Annotated[str, typer.Option(help="The reward component that counts.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; default FOLDER-rescored-DATE.")
@@ -126,12 +148,14 @@ def rescore(
     """Score an evaluation's stored trajectories again, without running the policy.
 
     Their actions are replayed through fresh environments, with other settings where some are
-    given; a grader scores the stored answers alone. The evaluation itself stays as it is.
+    given; a grader scores the stored answers alone, and so does a judge, whose verdicts are kept in
+    `judge-cache` beside the folder. The evaluation itself stays as it is.
     """
     from agentrl.evals.rescore import Rescoring
     from agentrl.evals.rescore import rescore as again
 
-    given = list(settings or ())
+    given = [one for one in settings or () if not one.startswith("judge.")]
+    asked = [one.removeprefix("judge.") for one in settings or () if one.startswith("judge.")]
     for one in given:
         if "=" not in one:
             raise RecipeError(f"{one!r} is no setting of the environment; write key=value")
@@ -139,10 +163,43 @@ def rescore(
     how = Rescoring(
         settings=tuple(one for one in given if not one.startswith("score=")),
         grader=grader,
+        judge=_judge(judge, judge_model, judge_prompt, asked, folder),
         score=chosen[-1] if chosen else score,
     )
     target = out or folder.with_name(f"{folder.name}-rescored-{_now()}")
     again(folder, target, how)
+    _report(target)
+
+
+def _judge(
+    url: str, model: str, prompt: str, settings: Sequence[str], folder: Path
+) -> JudgeSettings | None:
+    """The judge that is named; None where none is."""
+    if not url:
+        if model or prompt or settings:
+            raise RecipeError("a judge needs --judge, the address of its server (https://host/v1)")
+        return None
+    if not model:
+        raise RecipeError("name the judge with --judge-model, as its server calls it")
+    from agentrl.engine.settings import ChatSettings
+    from agentrl.evals.judge import JudgeSettings
+    from agentrl.evals.planning import laid_over
+
+    if not url.startswith(("http://", "https://")):
+        raise RecipeError(f"--judge: an address starts with http:// or https://, got {url!r}")
+    cache = str(folder.absolute().parent / "judge-cache")
+    base = JudgeSettings(server=ChatSettings(base_url=url, model=model), cache=cache)
+    wanted = [f"prompt={prompt}", *settings] if prompt else settings
+    return laid_over(base, wanted, prefix="judge.")
+
+
+def _report(folder: Path) -> None:
+    """Write the report of an evaluation that has ended and say where it is."""
+    from agentrl.evals.report import write_reports
+
+    Console(highlight=False, soft_wrap=True).print(
+        f"its report is in {write_reports([folder]).page}", markup=False
+    )
 
 
 def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -204,16 +204,18 @@ def submission_of(
     return Submission(asked, references, sample.answer or "")
 
 
-def judged(sample: Sample, verdict: Verdict) -> Sample:
-    """`sample` with the judge's scores beside its own.
+def judged(sample: Sample, verdict: Verdict, *, decides: bool = True) -> Sample:
+    """`sample` with the judge's scores beside its own; they say when it was solved if it `decides`.
 
     One that could not be graded is marked so, and is then in no estimate: it is not wrong.
     """
     if verdict.grade is None:
-        return replace(sample, failure="ungraded", error=verdict.told, solved_turn=None)
-    last = max(sample.turns - 1, 0)
-    solved = last if verdict.grade == "correct" else None
-    return replace(sample, scores={**sample.scores, **verdict.scores}, solved_turn=solved)
+        return replace(sample, failure="ungraded", error=verdict.told, scores={}, solved_turn=None)
+    new = replace(sample, scores={**sample.scores, **verdict.scores})
+    if not decides:
+        return new
+    # The last answer is what was judged.
+    return replace(new, solved_turn=sample.turns - 1 if verdict.grade == "correct" else None)
 
 
 def _content(reply: Mapping[str, Any]) -> str:

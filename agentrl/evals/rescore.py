@@ -86,6 +86,12 @@ class Rescoring:
         """True where the environments are played again."""
         return bool(self.settings) or not (self.grader or self.judge or self.score)
 
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The scores that it adds, the first of which counts."""
+        judged = (SCORE, ATTEMPTED) if self.judge else ()
+        return (*judged, self.grader) if self.grader else judged
+
     def __str__(self) -> str:
         """For the results."""
         parts = []
@@ -102,9 +108,8 @@ class Rescoring:
 
     def planned(self, suite: PlannedSuite) -> PlannedSuite:
         """`suite` as it is scored now. Raises RecipeError on a setting that cannot be."""
-        told = (*((SCORE, ATTEMPTED) if self.judge else ()), *filter(None, (self.grader,)))
-        counts = self.score or next(iter(told), suite.score)
-        named = dict.fromkeys((suite.score, *told, *suite.also))
+        counts = self.score or next(iter(self.gives), suite.score)
+        named = dict.fromkeys((suite.score, *self.gives, *suite.also))
         also = tuple(one for one in named if one != counts)
         changed = suite.model_copy(update={"score": counts, "also": also})
         return laid_over(changed, [f"args.{one}" for one in self.settings])
@@ -251,7 +256,7 @@ async def score_again(
     new = old
     if how.replays:
         new = await _replayed_or_lost(old, task, suite.suite, limits)
-    elif how.score and how.score not in old.scores:
+    elif how.score and how.score not in (*old.scores, *how.gives):
         raise RecipeError(
             f"sample {old.key} has no score {how.score!r}; it has {', '.join(old.scores)}"
         )
