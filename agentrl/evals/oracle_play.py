@@ -1,6 +1,6 @@
 """Tasks of a suite played by their gold actions, or spoiled ones, through the whole rollout path.
 
-No model is needed: the tokens of the script are the bytes of its text.
+No model is needed: a script speaks text.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from agentrl.core.registry import env_class, env_settings, make_env
 from agentrl.core.types import Task, Trajectory
-from agentrl.engine.scripted import ScriptedEngine
+from agentrl.engine.scripted import TranscriptScript
 from agentrl.engine.settings import ScriptedSettings
 from agentrl.evals.samples import scores_of
 from agentrl.evals.suite import Suite
 from agentrl.rollout.host import HostSpec, RolloutHost
 from agentrl.rollout.oracle import IndistinctError, Oracle
-from agentrl.rollout.render import Renderer
 from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSettings
+from agentrl.rollout.transcript import Transcript
 from agentrl.samplers.chain import ChainSampler
 
 _TOGETHER = 500
@@ -73,12 +73,12 @@ async def _round(
     spoiled: bool,
 ) -> dict[int, Attempt]:
     """Those of `tasks` that one oracle can tell apart."""
-    letters = Letters()
-    oracle = Oracle(make_env(suite.env, **args), Renderer(letters), spoiled=spoiled)
+    transcript = Transcript()
+    oracle = Oracle(make_env(suite.env, **args), transcript, spoiled=spoiled)
     spec = HostSpec(
         env_id=suite.env,
         env_args=args,
-        engine=ScriptedSettings(),
+        engine=ScriptedSettings(script="oracle"),
         model="",
         sampler=ChainSampler(trajectories=1),
         rollout=RolloutSettings(
@@ -87,7 +87,7 @@ async def _round(
             limits=LimitsSettings(max_turns=turns, max_tokens=1 << 24),
         ),
     )
-    host = RolloutHost(spec, engine=ScriptedEngine(oracle, letters), tokenizer=letters)
+    host = RolloutHost(spec, engine=TranscriptScript(oracle, transcript))
     await host.start()
     try:
         distinct: dict[int, Task] = {}
@@ -117,60 +117,3 @@ def _attempt(name: str, task: Task, chain: Trajectory | None, lost: str) -> Atte
         return Attempt(task.id, None, lost or "no trajectory")
     malformed = sum(turn.malformed_calls for turn in chain.turns)
     return Attempt(task.id, scores_of(chain.turns).get(name), lost, malformed)
-
-
-class _Bytes(NamedTuple):
-    ids: list[int]
-
-
-class Letters:
-    """A tokenizer whose tokens are the bytes of a text; any text survives it."""
-
-    chat_template = "plain"
-    eos_token_id = None
-
-    @property
-    def backend_tokenizer(self) -> _LettersCore:
-        """The core that encodes and decodes."""
-        return _LettersCore()
-
-    def __len__(self) -> int:
-        """One for each byte."""
-        return 256
-
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """The bytes of `text`; there are no special tokens."""
-        return list(text.encode("utf-8", "surrogatepass"))
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """The text of these bytes."""
-        return bytes(token_ids).decode("utf-8", "surrogatepass")
-
-    def apply_chat_template(
-        self,
-        conversation: Sequence[Mapping[str, str]],
-        *,
-        tools: Sequence[Mapping[str, object]] | None,
-        tokenize: bool,
-        add_generation_prompt: bool,
-    ) -> str:
-        """Each message between its role and a blank line; tools are not told."""
-        said = "".join(f"<{one['role']}>\n{one['content']}\n\n" for one in conversation)
-        return f"{said}<assistant>\n" if add_generation_prompt else said
-
-
-class _LettersCore:
-    """The part of `Letters` that a renderer asks for."""
-
-    def encode(self, sequence: str, *, add_special_tokens: bool) -> _Bytes:
-        return _Bytes(Letters().encode(sequence))
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-        return Letters().decode(ids)
-
-    def no_truncation(self) -> None: ...
-
-    def no_padding(self) -> None: ...
-
-    def get_added_tokens_decoder(self) -> Mapping[int, object]:
-        return {}

@@ -11,7 +11,6 @@ import pytest
 
 from agentrl.core.errors import DataError, RecipeError
 from agentrl.evals.check import CONTEXT, RULES, CheckReport, check_suite, normalised
-from agentrl.evals.oracle_play import Letters
 from agentrl.evals.suite import Rows, Suite
 from agentrl.evals.suites import SUITES, find_suite
 
@@ -194,8 +193,3 @@ def test_every_suite_is_whole():
         assert suite.samples == 1 or suite.temperature > 0, suite.name
         for one in suite.references:
             assert 0.0 < one.value <= 1.0 and one.source, suite.name
-
-
-@pytest.mark.parametrize("text", ["", "é\u2028\U0001f600", "\ud800", "<|end|>\x00"])
-def test_letters_keep_any_text(text):
-    assert Letters().decode(Letters().encode(text)) == text
