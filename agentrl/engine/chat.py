@@ -258,16 +258,17 @@ class _Reply:
         return logprobs, entropies, "top_k"
 
 
-def _token(token: object) -> tuple[bytes, float, float]:
+def _token(token: Any) -> tuple[bytes, float, float]:
     """Bytes, log-probability and top-k entropy (nan: unknown) of one token of a reply."""
-    if not isinstance(token, dict) or not isinstance(token.get("logprob"), int | float):
-        raise EngineError(f"a token needs a log-probability, the server sent {token!r:.300}")
-    given = token.get("bytes")
-    text = str(token.get("token", ""))
-    piece = bytes(given) if isinstance(given, list) else text.encode("utf-8", "surrogatepass")
-    tops = token.get("top_logprobs") or []
-    named = {str(index): float(one["logprob"]) for index, one in enumerate(tops)}
-    return piece, float(token["logprob"]), top_k_entropy(named)
+    try:
+        given, text = token["bytes"] if "bytes" in token else None, str(token["token"])
+        piece = text.encode("utf-8", "surrogatepass") if given is None else bytes(given)
+        tops = token.get("top_logprobs") or []
+        named = {str(index): float(one["logprob"]) for index, one in enumerate(tops)}
+        return piece, float(token["logprob"]), top_k_entropy(named)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = f"a token needs a log-probability, the server sent {token!r:.300}"
+        raise EngineError(said) from error
 
 
 def _count(usage: Mapping[str, Any], name: str, otherwise: int) -> int:
