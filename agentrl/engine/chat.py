@@ -261,7 +261,7 @@ class _Reply:
 def _token(token: Any) -> tuple[bytes, float, float]:
     """Bytes, log-probability and top-k entropy (nan: unknown) of one token of a reply."""
     try:
-        given, text = token["bytes"] if "bytes" in token else None, str(token["token"])
+        given, text = token.get("bytes"), str(token["token"])
         piece = text.encode("utf-8", "surrogatepass") if given is None else bytes(given)
         tops = token.get("top_logprobs") or []
         named = {str(index): float(one["logprob"]) for index, one in enumerate(tops)}
