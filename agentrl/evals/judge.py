@@ -39,6 +39,9 @@ SCORE: Final = "judge"
 """The score of a judged sample: 1.0 for a correct answer, else 0.0."""
 ATTEMPTED: Final = "judge_attempted"
 """1.0 where the judged answer was an attempt: correct or incorrect."""
+IF_ATTEMPTED: Final = "judge_if_attempted"
+"""As `SCORE`, of attempted samples only: its mean is SimpleQA's "correct given attempted"."""
+JUDGE_SCORES: Final = (SCORE, ATTEMPTED, IF_ATTEMPTED)
 
 _FAILURES_IN_A_ROW = 8
 _NEVER_BETTER = frozenset({401, 402, 403, 404})
@@ -79,13 +82,13 @@ class Verdict(NamedTuple):
 
     @property
     def scores(self) -> dict[str, float]:
-        """`judge` and `judge_attempted`; none where it is not graded."""
+        """Those of `JUDGE_SCORES` that there are; none where it is not graded."""
         if self.grade is None:
             return {}
-        return {
-            SCORE: float(self.grade == "correct"),
-            ATTEMPTED: float(self.grade != "not_attempted"),
-        }
+        if self.grade == "not_attempted":
+            return {SCORE: 0.0, ATTEMPTED: 0.0}
+        correct = float(self.grade == "correct")
+        return {SCORE: correct, ATTEMPTED: 1.0, IF_ATTEMPTED: correct}
 
 
 class Judge:
@@ -211,7 +214,8 @@ def judged(sample: Sample, verdict: Verdict, *, decides: bool = True) -> Sample:
     """
     if verdict.grade is None:
         return replace(sample, failure="ungraded", error=verdict.told, scores={}, solved_turn=None)
-    new = replace(sample, scores={**sample.scores, **verdict.scores})
+    kept = {name: value for name, value in sample.scores.items() if name not in JUDGE_SCORES}
+    new = replace(sample, scores={**kept, **verdict.scores})
     if not decides:
         return new
     # The last answer is what was judged.

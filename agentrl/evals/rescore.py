@@ -16,7 +16,7 @@ from agentrl.core.errors import DataError, RecipeError, nearest
 from agentrl.core.registry import make_env
 from agentrl.core.types import StopReason, Task, Text, TrajectoryTree
 from agentrl.evals.folder import EvalFolder, write_whole
-from agentrl.evals.judge import ATTEMPTED, SCORE, Judge, JudgeSettings, submission_of
+from agentrl.evals.judge import JUDGE_SCORES, SCORE, Judge, JudgeSettings, submission_of
 from agentrl.evals.judge_prompt import Submission
 from agentrl.evals.judging import FILE, Judging
 from agentrl.evals.plan import EvalPlan, PlannedSuite
@@ -89,7 +89,7 @@ class Rescoring:
     @property
     def gives(self) -> tuple[str, ...]:
         """The scores that it adds, the first of which counts."""
-        judged = (SCORE, ATTEMPTED) if self.judge else ()
+        judged = JUDGE_SCORES if self.judge else ()
         return (*judged, self.grader) if self.grader else judged
 
     def __str__(self) -> str:
@@ -108,8 +108,11 @@ class Rescoring:
 
     def planned(self, suite: PlannedSuite) -> PlannedSuite:
         """`suite` as it is scored now. Raises RecipeError on a setting that cannot be."""
-        counts = self.score or next(iter(self.gives), suite.score)
-        named = dict.fromkeys((suite.score, *self.gives, *suite.also))
+        # An environment that is played again gives its own scores only.
+        gone = {*GRADERS, *JUDGE_SCORES} if self.replays else set()
+        own = [one for one in (suite.score, *suite.also) if one not in gone]
+        named = dict.fromkeys((*own[:1], *self.gives, *own[1:]))
+        counts = self.score or next(iter(self.gives), own[0])
         also = tuple(one for one in named if one != counts)
         changed = suite.model_copy(update={"score": counts, "also": also})
         return laid_over(changed, [f"args.{one}" for one in self.settings])

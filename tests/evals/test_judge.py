@@ -50,7 +50,7 @@ async def asked(say, submission=LAKE, **changed):
 async def test_a_judge_that_agrees() -> None:
     verdict, (body,) = await asked(lambda _: Said("The same lake.\nGrade: CORRECT"))
     assert verdict == ("correct", "The same lake.\nGrade: CORRECT")
-    assert verdict.scores == {"judge": 1.0, "judge_attempted": 1.0}
+    assert verdict.scores == {"judge": 1.0, "judge_attempted": 1.0, "judge_if_attempted": 1.0}
     assert (body["path"], body["model"]) == ("/v1/chat/completions", "wise")
     assert (body["temperature"], body["max_tokens"]) == (0.0, 2048)
     assert "Lake Superior" in body["messages"][0]["content"]
@@ -58,7 +58,7 @@ async def test_a_judge_that_agrees() -> None:
 
 async def test_a_judge_that_disagrees_and_one_that_saw_no_attempt() -> None:
     verdict, _ = await asked(lambda _: Said("Grade: INCORRECT"))
-    assert verdict.scores == {"judge": 0.0, "judge_attempted": 1.0}
+    assert verdict.scores == {"judge": 0.0, "judge_attempted": 1.0, "judge_if_attempted": 0.0}
     verdict, _ = await asked(lambda _: Said("Grade: NOT_ATTEMPTED"), prompt="simpleqa")
     assert verdict.scores == {"judge": 0.0, "judge_attempted": 0.0}
 
@@ -142,8 +142,16 @@ async def test_samples_are_judged_in_order_and_lost_ones_left_out() -> None:
         ("t4", "not_attempted"),
     ]
     new = judged(samples[1], found[1][1])
-    assert new.scores == {"em": 1.0, "reward": 1.0, "judge": 1.0, "judge_attempted": 1.0}
+    assert new.scores == {"em": 1.0, "reward": 1.0, **found[1][1].scores}
     assert new.solved_turn == 0 and judged(samples[0], found[0][1]).solved_turn is None
+    # A second judge leaves nothing of the first.
+    assert judged(new, found[3][1]).scores == {
+        "em": 1.0,
+        "reward": 1.0,
+        "judge": 0.0,
+        "judge_attempted": 0.0,
+    }
+    assert judged(samples[1], found[1][1], decides=False).solved_turn is None
 
 
 def test_what_is_submitted_is_the_answer_or_the_whole_last_message() -> None:
