@@ -71,7 +71,8 @@ def show(
     console.print("\nThe first task's prompt, as the policy reads it:\n")
     console.print(escape(_prompt(suite, data)))
     place = f" --data {data}" if data is not None else ""
-    console.print(f"\nagentrl eval {name}{escape(place)} --policy Qwen/Qwen3-0.6B")
+    given = "".join(f" suite.args.{key}=..." for key in suite.given)
+    console.print(f"\nagentrl eval {name}{escape(place)} --policy Qwen/Qwen3-0.6B{escape(given)}")
 
 
 def facts(suite: Suite) -> list[tuple[str, str]]:
@@ -90,12 +91,13 @@ def facts(suite: Suite) -> list[tuple[str, str]]:
         ("train rows", " or ".join(filter(None, suite.train or ()))),
         ("score", ", ".join((suite.score, *suite.also))),
         ("samples", f"{times}, temperature {suite.temperature:g}"),
-        ("limits", f"{suite.max_turns} turn{'s'[: suite.max_turns - 1]}, {tokens}"),
+        ("limits", f"turns: {suite.max_turns}, {tokens}"),
         *(
             ("published", f"{one.policy}: {one.metric} {100 * one.value:.1f} ({one.source})")
             for one in suite.references
         ),
         ("needs", ", ".join(suite.needs)),
+        ("to be given", ", ".join(f"suite.args.{key}" for key in suite.given)),
         ("unchecked", suite.unchecked),
         *(("gold fails", f"{id_}: {reason}") for id_, reason in suite.gold_fails.items()),
         *(("solved wrong", f"{id_}: {why}") for id_, why in suite.spoiled_solves.items()),
@@ -151,7 +153,7 @@ def check(
 def _tell(console: Console, report: CheckReport) -> None:
     from agentrl.evals.check import RULES, named
 
-    table = Table("", "", "", title=f"{report.suite}, {report.tasks:,} tasks", show_header=False)
+    table = Table("", "", "", title=f"{report.suite}, tasks: {report.tasks:,}", show_header=False)
     for one in report.findings:
         about = f": {named(one.ids)}" if one.ids else ""
         table.add_row(
