@@ -79,9 +79,9 @@ def power(
     freedom = tasks - 1 if paired else 2 * tasks - 2
     away = abs(difference) / deviation * (tasks if paired else tasks / 2) ** 0.5
     bound = float(stdtrit(freedom, 1 - level / 2))
-    if away > bound + 10:  # Beyond what the noncentral t can be computed for, and certain.
-        return 1.0
-    return float(1 - nctdtr(freedom, away, bound) + nctdtr(freedom, away, -bound))
+    # Tails that are too small for the noncentral t to be computed come as NaN: they are 0.
+    missed, opposite = np.nan_to_num([nctdtr(freedom, away, one) for one in (bound, -bound)])
+    return float(1 - missed + opposite)
 
 
 def tasks_needed(

@@ -51,11 +51,26 @@ def test_no_number_of_tasks_sees_nothing() -> None:
 
 
 def test_the_detectable_difference_is_the_other_way_round() -> None:
-    for tasks in (5, 100, 2000):
+    for tasks in (2, 3, 5, 10, 30, 100, 300, 500, 2000, 20_000):
         found = detectable_difference(tasks, deviation=0.45)
         assert power(found, deviation=0.45, tasks=tasks) == pytest.approx(0.8, abs=1e-6)
-        assert tasks_needed(found * 1.0001, deviation=0.45) == tasks
+        assert tasks_needed(found * 1.000001, deviation=0.45) == tasks
     assert math.isnan(detectable_difference(1, deviation=0.45))
+
+
+@pytest.mark.parametrize("tasks", [2, 6, 11, 100, 300, 500, 100_001])
+def test_power_grows_with_the_difference_up_to_certainty(tasks: int) -> None:
+    found = [power(one, deviation=0.3, tasks=tasks) for one in np.linspace(0, 30, 400)]
+    assert found[0] == pytest.approx(0.05, abs=1e-6) and found[-1] > 0.99
+    assert min(np.diff(found)) >= -1e-9 and max(found) <= 1.0
+
+
+def test_power_with_two_tasks_is_that_of_a_simulation() -> None:
+    rng = np.random.default_rng(4)
+    d = rng.normal(4.0, 0.2, (100_000, 2))
+    t = d.mean(axis=1) / d.std(axis=1, ddof=1) * math.sqrt(2)
+    seen = float((np.abs(t) > t_quantile(1)).mean())
+    assert power(4.0, deviation=0.2, tasks=2) == pytest.approx(seen, abs=0.005)
 
 
 def test_a_spread_by_hand() -> None:
