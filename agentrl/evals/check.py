@@ -262,6 +262,9 @@ def _played(suite: Suite, attempts: Sequence[Attempt], *, spoiled: bool) -> Iter
     new = [id_ for id_ in other if id_ not in known]
     if new:
         yield _fault(rule, f"tasks that do not score {wanted:g}", new)
+    mended = [one.task_id for one in whole if one.mended]
+    if mended:
+        yield Finding(rule, "note", "episodes that failed and were mended", tuple(mended))
     unread = [one.task_id for one in whole if one.malformed and not spoiled]
     if unread:
         yield _fault(rule, "gold actions that the environment could not read", unread)

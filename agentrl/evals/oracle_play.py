@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentrl.core.registry import env_class, env_settings, make_env
-from agentrl.core.types import Task, Trajectory
+from agentrl.core.types import Group, Task
 from agentrl.engine.scripted import TranscriptScript
 from agentrl.engine.settings import ScriptedSettings
 from agentrl.evals.samples import scores_of
@@ -31,13 +31,15 @@ _SPOILED_TURNS = 3
 class Attempt(NamedTuple):
     """How the play of a task ended: its score (None: none has that name), or what was lost.
 
-    `malformed` counts the calls that the environment could not read.
+    `malformed` counts the calls that the environment could not read, `mended` the failures after
+    which the episode went on.
     """
 
     task_id: str
     score: float | None
     lost: str = ""
     malformed: int = 0
+    mended: int = 0
 
 
 async def play(
@@ -88,32 +90,31 @@ async def _round(
         ),
     )
     host = RolloutHost(spec, engine=TranscriptScript(oracle, transcript))
+
+    async def attempt(task: Task) -> Attempt | None:
+        try:
+            await oracle.add([task])
+        except IndistinctError:
+            return None
+        return _attempt(suite.score, await host.sample_group(task, seed=0))
+
     await host.start()
     try:
-        distinct: dict[int, Task] = {}
-        for number, task in tasks.items():
-            try:
-                await oracle.add([task])
-            except IndistinctError:
-                continue
-            distinct[number] = task
-        games = (host.sample_group(task, seed=0) for task in distinct.values())
-        groups = await asyncio.gather(*games)
+        found = await asyncio.gather(*map(attempt, tasks.values()))
     finally:
         await oracle.close()
         await host.close()
-    chains = [next(iter(group.trajectories()), None) for group in groups]
-    lost = [
-        "; ".join(one.message for tree in group.trees for one in tree.failures) for group in groups
-    ]
-    return {
-        number: _attempt(suite.score, task, chain, failure)
-        for (number, task), chain, failure in zip(distinct.items(), chains, lost, strict=True)
-    }
+    return {number: one for number, one in zip(tasks, found, strict=True) if one is not None}
 
 
-def _attempt(name: str, task: Task, chain: Trajectory | None, lost: str) -> Attempt:
-    if chain is None:
-        return Attempt(task.id, None, lost or "no trajectory")
-    malformed = sum(turn.malformed_calls for turn in chain.turns)
-    return Attempt(task.id, scores_of(chain.turns).get(name), lost, malformed)
+def _attempt(name: str, group: Group) -> Attempt:
+    failures = [one.message for tree in group.trees for one in tree.failures]
+    chain = next(iter(group.trajectories()), None)
+    if chain is None or chain.stop_reason.is_failure:
+        return Attempt(group.task_id, None, lost="; ".join(failures) or "it has no end")
+    return Attempt(
+        group.task_id,
+        scores_of(chain.turns).get(name),
+        malformed=sum(turn.malformed_calls for turn in chain.turns),
+        mended=len(failures),
+    )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Task
 
 
 class Quiz(ToolEnv):
-    """Each of `tasks` is [id, question, right answer, gold answer]."""
+    """Each of `tasks` is [id, question, right answer, gold answer].
 
-    def __init__(self, *, tasks: list[list[str]], broken: str = "") -> None:
+    The grader of the task `broken` always fails, that of the task `shaky` once in a process.
+    """
+
+    shaken: ClassVar[set[str]] = set()
+
+    def __init__(self, *, tasks: list[list[str]], broken: str = "", shaky: str = "") -> None:
         super().__init__()
-        self._tasks, self._broken = tasks, broken
+        self._tasks, self._broken, self._shaky = tasks, broken, shaky
 
     def tasks(self, split):
         if split != "eval":
@@ -27,6 +34,9 @@ class Quiz(ToolEnv):
     def score(self, task, answer):
         if task.id == self._broken:
             raise RuntimeError("the grader is gone")
+        if task.id == self._shaky and task.id not in self.shaken:
+            self.shaken.add(task.id)
+            raise RuntimeError("the grader is gone for now")
         return {"correct": float(answer == task.data["right"])}
 
     def gold_action(self, task, turn):

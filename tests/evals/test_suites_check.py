@@ -19,8 +19,8 @@ OWN = Suite(name="own", title="A suite of a test's", family="games", env="suite_
 
 
 def quiz(*tasks: tuple[str, str, str, str], **others: Any) -> Suite:
-    args = {"tasks": [list(one) for one in tasks], "broken": others.pop("broken", "")}
-    return replace(OWN, args=args, **others)
+    args = {key: others.pop(key) for key in ("broken", "shaky") if key in others}
+    return replace(OWN, args={"tasks": [list(one) for one in tasks], **args}, **others)
 
 
 def math(folder: Path, rows: list[dict[str, Any]], train: list[dict[str, Any]] | None = None):
@@ -145,6 +145,11 @@ async def test_a_score_that_no_episode_has_and_lost_episodes_are_faults():
     )
     gold, spoiled = report.faults
     assert gold.ids == spoiled.ids == ("a",) and "the grader is gone" in gold.told
+
+
+async def test_an_episode_that_was_mended_is_told_and_no_fault():
+    report = await check_suite(quiz(("shaky", "Which?", "this", "this"), shaky="shaky"))
+    assert of(report, "gold") == [("note", ("shaky",)), ("ok", ())] and not report.faults
 
 
 async def test_gold_actions_that_cannot_be_read_are_a_fault():
