@@ -52,8 +52,9 @@ def export_inspect(folder: Path, out: Path, *, suite: str = "") -> list[Path]:
     written: dict[str, Path] = {}
     for part in chosen:
         written[part.suite] = out if single else out / _file_name(results, part)
-    groups = groupby(final_samples(folder / "samples.jsonl"), key=lambda one: one.key.suite)
-    for tag, samples in groups:
+    log = folder / "samples.jsonl"
+    found = final_samples(log) if log.is_file() else iter(())
+    for tag, samples in groupby(found, key=lambda one: one.key.suite):
         if tag in written:
             part = next(one for one in chosen if one.suite == tag)
             _write_log(written[tag], results, part, samples)

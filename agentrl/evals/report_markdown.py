@@ -61,16 +61,10 @@ def _section(section: Section) -> Iterator[str]:
     for table in (section.measures, section.amounts, section.stops):
         if table.rows:
             yield from _table(table)
-    if section.references:
-        yield from (
-            "Published values; prompts, limits and graders differ between papers, so compare "
-            "with care:",
-            "",
-        )
-        published = tuple(
-            (one.policy, one.metric, f"{one.value:g}", one.source) for one in section.references
-        )
-        yield from _table(Table(("policy", "metric", "value", "source"), published))
+    if section.references.rows:
+        yield "Published values; prompts, limits and graders differ between papers."
+        yield ""
+        yield from _table(section.references)
 
 
 def _without_empty(table: Table) -> Table:

@@ -32,6 +32,8 @@ _CURVES = {
     "solved_by_turn@": ("Solved within so many turns", "turns"),
     "succ@": ("Solved within so many answers", "answers"),
 }
+_ITS_MEAN = ("pass@1", "accuracy")
+"""What papers call the mean of the score that decides."""
 HUES = 8
 
 
@@ -97,7 +99,7 @@ class Section:
     plot: IntervalPlot | None
     curves: tuple[CurvePlot, ...]
     differences: tuple[Difference, ...]
-    references: tuple[Reference, ...]
+    references: Table
     measures: Table
     amounts: Table
     stops: Table
@@ -190,7 +192,7 @@ def _section(
         plot=_plot(score, parts, references),
         curves=_curves(parts),
         differences=tuple(paired.by_suite.get(tag, ())),
-        references=references,
+        references=_published(references),
         measures=_measures(parts),
         amounts=_amounts(parts),
         stops=_stops(parts),
@@ -270,9 +272,24 @@ def _plot(score: str, parts: Parts, references: Sequence[Reference]) -> Interval
     rows += [
         (one.policy, None, Estimate(value=one.value, tasks=0, method="none"))
         for one in references
-        if one.metric == score
+        if one.metric in (score, *_ITS_MEAN)
     ]
     return interval_plot(score, rows)
+
+
+def _published(references: Sequence[Reference]) -> Table:
+    return Table(
+        ("policy", "metric", "value", "source"),
+        tuple(
+            (
+                one.policy,
+                one.metric,
+                value_text(one.value, share=one.metric != "reward" and 0.0 <= one.value <= 1.0),
+                one.source,
+            )
+            for one in references
+        ),
+    )
 
 
 def _curves(parts: Parts) -> tuple[CurvePlot, ...]:
