@@ -264,9 +264,13 @@ class Loop:
         self._check_score(groups)
         scores = task_scores(groups, settings.score)
         known = [score for score in scores if score == score]
-        if len(known) < len(scores):
-            lost = len(scores) - len(known)
-            self.display.line(f"[yellow]{lost} tasks could not be played and are not counted[/]")
+        failed = sum(t.stop_reason.is_failure for g in groups for t in g.trajectories())
+        if failed or len(known) < len(scores):
+            self.display.line(
+                f"[yellow]{failed} episodes failed and {len(scores) - len(known)} tasks could not "
+                "be played: they are not counted[/]"
+            )
+        # A task's samples are one number by now: the interval is clustered by task.
         interval = mean_interval(known)
         self.evaluations.append(Evaluation(self.iteration, scores, interval))
         self.display.evaluation(
@@ -280,6 +284,7 @@ class Loop:
             f"eval/{settings.score}_low": interval.low,
             f"eval/{settings.score}_high": interval.high,
             "eval/tasks": float(len(known)),
+            "eval/failed_episodes": float(failed),
             "eval/turns_mean": turns_mean(groups),
             "time/eval_seconds": time.monotonic() - started,
         }
