@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentrl.core.env import Env
-from agentrl.core.errors import DataError
+from agentrl.core.errors import DataError, RecipeError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Task
 from agentrl.evals.plan import PlannedSuite
@@ -82,8 +82,15 @@ async def load_suite(suite: PlannedSuite) -> Loaded:
 
     Raises:
         DataError: there are none, or two of one id.
+        RecipeError: a setting of the environment that cannot be, or one that it needs.
     """
-    env = make_env(suite.env, **suite.args)
+    try:
+        env = make_env(suite.env, **suite.args)
+    except RecipeError as error:
+        raise RecipeError(
+            f"{suite.tag}: {str(error).rstrip('.')}. Settings of a suite's environment are given "
+            "as suite.args.KEY=VALUE"
+        ) from error
     try:
         tasks = tuple(env.tasks(suite.split))
         if not tasks:

@@ -13,6 +13,7 @@ from agentrl.core.registry import make_env
 from agentrl.evals.check import CheckReport, check_suite
 from agentrl.evals.suite import Rows, Suite
 from agentrl.evals.suites import SUITES, deep_search, qa
+from agentrl.evals.tasks import load_suite, plan_suite
 
 COUNTS = {
     "nq": 2166,
@@ -127,3 +128,16 @@ def test_every_suite_shows_the_scores_of_short_answers() -> None:
         assert suite.licence and suite.source and suite.title
         assert suite.args.get("max_turns", 1) == suite.max_turns
         assert all(0.0 < one.value < 1.0 for one in suite.references)
+
+
+async def test_an_evaluation_says_how_what_is_missing_is_given(tmp_path) -> None:
+    path = tmp_path / "nq_open" / "dev.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"id": "q", "question": "who", "answer": ["Ann"]}) + "\n")
+    planned = plan_suite(SUITES["nq"], data=tmp_path)
+    with pytest.raises(RecipeError, match=r"^nq@1: .* nothing to search.* suite\.args\.KEY=VALUE"):
+        await load_suite(planned)
+    given = planned.model_copy(update={"args": {**planned.args, **SUITES["nq"].given}})
+    loaded = await load_suite(given)
+    assert [task.id for task in loaded.tasks] == ["q"]
+    await loaded.env.close()
