@@ -7,6 +7,8 @@ from typing import Any
 from agentrl.evals.suite import Reference, Rows, Suite
 
 _EVALPLUS = "arXiv:2305.01210, https://github.com/evalplus/evalplus"
+_QUOTED = "EvalPlus's leaderboard, quoted at https://huggingface.co/NTQAI/Nxcode-CQ-7B-orpo"
+_CODER = "https://huggingface.co/spaces/d3LLM/dLLM_Leaderboard, d3LLM_Code/data_dream_coder.yaml"
 _R1 = "https://www.nature.com/articles/s41586-025-09422-z, table 2"
 
 
@@ -31,6 +33,10 @@ SUITES: tuple[Suite, ...] = (
         size=164,
         licence="MIT",
         source="arXiv:2107.03374, https://github.com/openai/human-eval",
+        references=(
+            Reference("Qwen2.5-Coder-7B-Instruct", "pass@1", 0.866, _CODER),
+            Reference("GPT-4-Turbo (April 2024)", "pass@1", 0.902, _QUOTED),
+        ),
         notes="pass@1 at temperature 0; for pass@10 take --samples 20 and a temperature of 0.8.",
     ),
     _suite(
@@ -41,6 +47,10 @@ SUITES: tuple[Suite, ...] = (
         size=164,
         licence="Apache-2.0",
         source=_EVALPLUS,
+        references=(
+            Reference("Qwen2.5-Coder-7B-Instruct", "pass@1", 0.823, _CODER),
+            Reference("GPT-4-Turbo (April 2024)", "pass@1", 0.866, _QUOTED),
+        ),
         notes="Reads the hub's rows and those of EvalPlus's own releases.",
     ),
     _suite(
@@ -62,6 +72,7 @@ SUITES: tuple[Suite, ...] = (
         size=378,
         licence="Apache-2.0",
         source=_EVALPLUS,
+        references=(Reference("Qwen2.5-Coder-7B-Instruct", "pass@1", 0.701, _CODER),),
     ),
     _suite(
         "livecodebench",

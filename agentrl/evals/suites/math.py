@@ -38,6 +38,9 @@ SUITES: tuple[Suite, ...] = (
         size=1319,
         licence="MIT",
         source="arXiv:2110.14168, https://github.com/openai/grade-school-math",
+        references=(
+            Reference("Qwen2-72B (base, 4 shots)", "accuracy", 0.895, "https://qwen2.org/?p=167"),
+        ),
     ),
     _suite(
         "math500",
