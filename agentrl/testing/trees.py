@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,6 +50,55 @@ def chains(returns: Sequence[float], *, tokens: int = 2, turns: int = 1) -> Grou
         tree_of(parents, {turns - 1: value}, tokens=tokens, task_id="task") for value in returns
     )
     return Group("task", "task", trees)
+
+
+def wide_group(
+    seed: int,
+    *,
+    leaves: int,
+    turns: int = 4,
+    trees: int = 1,
+    tokens: int = 24,
+    vocabulary: int = 700,
+    name: str = "task",
+) -> Group:
+    """A group of `trees` trees with `leaves` leaves in all, each `turns` deep, some of them right.
+
+    Every turn has `tokens` tokens of its own and three times as many seen; forks lie at random
+    depths, and their first tokens are more uncertain than others.
+    """
+    rng = np.random.default_rng(seed)
+    prompt = rng.integers(300, vocabulary, 12).astype(np.int32)
+    grown = []
+    for number in range(trees):
+        tree = TrajectoryTree(name, prompt, group_id=f"{name}-{number}", seed=seed)
+        for _ in range(leaves // trees + (number < leaves % trees)):
+            inner = [ROOT, *sorted(set(range(len(tree.parents))) - set(tree.leaves))]
+            node = inner[int(rng.integers(len(inner)))] if tree.parents else ROOT
+            forks = node != ROOT
+            for _ in range(turns - len(tree.path(node))):
+                node = tree.add(node, _wide_turn(rng, tokens, vocabulary, uncertain=forks))
+                forks = False
+            last = tree.turns[node]
+            paid = float(rng.random() < 0.5)
+            tree.turns[node] = replace(last, reward=paid, rewards={"em": paid}, tool_calls=())
+            tree.end(node, StopReason.TERMINATED)
+        grown.append(tree)
+    return Group(name, name, tuple(grown))
+
+
+def _wide_turn(rng: np.random.Generator, tokens: int, vocabulary: int, *, uncertain: bool) -> Turn:
+    entropies = rng.exponential(0.6 if uncertain else 0.15, tokens).astype(np.float32)
+    return Turn(
+        action_ids=rng.integers(300, vocabulary, tokens).astype(np.int32),
+        logprobs=-rng.exponential(0.3, tokens).astype(np.float32),
+        entropies=entropies,
+        observation_ids=rng.integers(300, vocabulary, 3 * tokens).astype(np.int32),
+        policy_version=int(rng.integers(3)),
+        tool_calls=(ToolRecord("search", {"query": f"q{int(rng.integers(1000))}"}, True, 0.002),),
+        generate_seconds=float(rng.random()),
+        env_seconds=0.01,
+    )
 
 
 def random_groups(

@@ -52,15 +52,25 @@ def trees_of(loaded: Loaded) -> list[list[Shown]]:
 
 
 def turns_chunk(
-    groups: Sequence[Sequence[Shown]], vocabulary: Vocabulary | None, *, probe: int
+    groups: Sequence[Sequence[Shown]],
+    vocabulary: Vocabulary | None,
+    *,
+    probe: int,
+    counted: bool = True,
 ) -> dict[str, Any]:
     """Turns of `groups` as columns, one entry for each tree.
 
     `H` is the mean entropy of an action's first `probe` tokens, `Hmean` of all; `n` and `o` count
-    tokens of action and observation. Text is None where nothing can decode it.
+    tokens of action and observation, or are 0 where those are not `counted`. Text is None where
+    nothing can decode it.
     """
     decoded = _decoded(groups, vocabulary)
-    return {"groups": [[_tree(one, decoded, probe) for one in trees] for trees in groups]}
+    found = [[_tree(one, decoded, probe) for one in trees] for trees in groups]
+    if not counted:
+        for tree in (tree for trees in found for tree in trees):
+            nothing = [0] * len(tree["parents"])
+            tree |= {"promptTokens": 0, "n": nothing, "o": nothing}
+    return {"groups": found}
 
 
 def _decoded(
@@ -219,6 +229,7 @@ def _mean(values: npt.NDArray[np.float32], kind: str = "") -> float | int | None
     return number(float(values.mean(dtype=float))) if len(values) and kind != "none" else None
 
 
-def _rounded(values: npt.NDArray[np.float32]) -> list[float | int | None]:
-    # Adding 0.0 turns -0.0 into 0.0, which is one character.
-    return [number(value, 3) for value in (values.astype(np.float64) + 0.0).tolist()]
+def _rounded(values: npt.NDArray[np.float32]) -> list[float | None]:
+    # Adding 0.0 turns -0.0 into 0.0, which is one character less.
+    short: list[float | None] = (np.round(values.astype(np.float64), 3) + 0.0).tolist()
+    return short if np.isfinite(values).all() else [number(value, 3) for value in values.tolist()]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agentrl.core.types import ROOT, StopReason
-from agentrl.view.chunk import Shown, number, plain, trees_of
+from agentrl.view.chunk import Shown, number, plain, trees_of, turns_chunk
 from agentrl.view.pieces import Vocabulary, open_vocabulary
 from agentrl.view.read import Part, Source, path_score
 
@@ -14,6 +14,21 @@ _CHUNK_TRAJECTORIES = 128
 _CHUNK_CHARACTERS = 1_000_000
 _PREVIEW = 160
 _ANSWER = 120
+_MARKS = tuple(
+    f"<|{name}|>"
+    for name in (
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "inline",
+        "tools",
+        "thought",
+        "image",
+        "end",
+    )
+)
+"""Marks in the text of transcripts."""
 _GROUP_COLUMNS = ("part", "task", "id", "chunk", "at", "preview", "trees", "branches", "lost")
 _ROW_COLUMNS = (
     *("group", "tree", "leaf", "return", "score", "stop", "turns", "tokens", "calls"),
@@ -77,6 +92,16 @@ class Indexer:
         found = sampler.get("probe_tokens") if isinstance(sampler, dict) else None
         return found if isinstance(found, int) and found > 0 else PROBE_TOKENS
 
+    @property
+    def special(self) -> list[str]:
+        """Texts that are marks rather than words."""
+        return self.vocabulary.special if self.vocabulary else list(_MARKS)
+
+    def turns(self, groups: Sequence[Sequence[Shown]]) -> dict[str, Any]:
+        """The turns of a chunk, as the page takes them."""
+        counted = not self.source.speaks_text
+        return turns_chunk(groups, self.vocabulary, probe=self.probe, counted=counted)
+
     def read(self) -> Iterator[Indexed]:
         """Read every part once, fill the index, and hand out the chunks."""
         for number_, part in enumerate(self.source.parts):
@@ -123,7 +148,7 @@ class Indexer:
         score = self.source.score.get(self.source.parts[part].suite)
         score = score or self.source.score.get("", "reward")
         for number_, one in enumerate(trees):
-            self._has_tokens |= len(one.tree.prompt_ids) > 0
+            self._has_tokens |= len(one.tree.prompt_ids) > 0 and not self.source.speaks_text
             for leaf in sorted(one.tree.leaves) or [ROOT]:
                 self._row(group, number_, leaf, one, score)
 
@@ -147,7 +172,7 @@ class Indexer:
             "stop": self.stops.number(str(reason) if reason else "unfinished"),
             "turns": sample.turns if sample and not path else len(path),
             "tokens": (sample.generated_tokens if sample else 0)
-            or sum(len(turn.action_ids) for turn in turns),
+            or (0 if self.source.speaks_text else sum(len(turn.action_ids) for turn in turns)),
             "calls": sum(len(turn.tool_calls) for turn in turns)
             or (sample.tool_calls if sample else 0),
             "malformed": sum(turn.malformed_calls for turn in turns),
@@ -170,7 +195,7 @@ class Indexer:
         if not text and self.vocabulary is not None:
             ids = one.tree.prompt_ids[-4 * _PREVIEW :].tolist()
             text = self.vocabulary.texts([ids])[0]
-        for special in self.vocabulary.special if self.vocabulary else ():
+        for special in self.special:
             text = text.replace(special, " ")
         return " ".join(text[-8 * _PREVIEW :].split())[-_PREVIEW:]
 
@@ -193,7 +218,7 @@ class Indexer:
             "sampler": plain(sampler) if isinstance(sampler, dict) else None,
             "probe": self.probe,
             "vocabulary": len(self.vocabulary) if self.vocabulary else 0,
-            "special": self.vocabulary.special if self.vocabulary else [],
+            "special": self.special,
             "creditFrom": source.credit_from,
             "credit": plain(credit) if isinstance(credit, dict) else None,
             "score": source.score,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentrl.core.errors import DataError
-from agentrl.view.chunk import tokens_chunk, turns_chunk, used_tokens
+from agentrl.view.chunk import tokens_chunk, used_tokens
 from agentrl.view.index import Indexer, metrics_data
 from agentrl.view.read import Source
 
@@ -97,7 +97,7 @@ def compact(data: object) -> str:
 
 def packed(raw: bytes) -> str:
     """Base64 of the deflated bytes."""
-    return base64.b64encode(zlib.compress(raw, 6)).decode()
+    return base64.b64encode(zlib.compress(raw, 4)).decode()
 
 
 def write_page(
@@ -154,12 +154,13 @@ def _blobs(indexer: Indexer, progress: Callable[[str], None]) -> Iterator[tuple[
     at_hand = image_files(source)
     for number, (chunk, groups) in enumerate(indexer.read()):
         progress(f"{source.name}: {chunk.part.label}")
-        turns = compact(turns_chunk(groups, indexer.vocabulary, probe=indexer.probe))
+        turns = compact(indexer.turns(groups))
         if at_hand:
             images.update(found for found in _HASH.findall(turns) if found in at_hand)
         yield f"turns/{number}", packed(turns.encode())
-        yield f"tokens/{number}", packed(compact(tokens_chunk(groups)).encode())
-        used |= used_tokens(groups)
+        if not source.speaks_text:
+            yield f"tokens/{number}", packed(compact(tokens_chunk(groups)).encode())
+            used |= used_tokens(groups)
     yield "metrics", packed(compact(metrics_data(source)).encode())
     if indexer.vocabulary is not None:
         yield "pieces", packed(compact(indexer.vocabulary.pieces(used)).encode())

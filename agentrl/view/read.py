@@ -82,6 +82,11 @@ class Source:
     score: dict[str, str] = field(default_factory=dict)
     credit_from: Literal["", "stored", "recipe"] = ""
 
+    @property
+    def speaks_text(self) -> bool:
+        """Whether the policy has no tokens of its own: what its trees hold are bytes and marks."""
+        return self.kind == "evaluation" and not self.model
+
     def load(self, part: Part) -> Loaded | None:
         """The groups of `part`; None, with a note, where its file is damaged."""
         try:

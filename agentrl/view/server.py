@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from agentrl.view.chunk import Shown, tokens_chunk, turns_chunk
+from agentrl.view.chunk import Shown, tokens_chunk
 from agentrl.view.index import Indexer, metrics_data
 from agentrl.view.page import compact, image_files, media_type, page, title_of
 from agentrl.view.read import Part, Source
@@ -113,9 +113,11 @@ class Viewer:
         groups = self._groups(number, int(which))
         if groups is None:
             return None
+        if name == "tokens" and indexer.source.speaks_text:
+            return None
         if name == "tokens":
             return compact(tokens_chunk(groups)).encode()
-        return compact(turns_chunk(groups, indexer.vocabulary, probe=indexer.probe)).encode()
+        return compact(indexer.turns(groups)).encode()
 
     def _groups(self, number: int, which: int) -> list[list[Shown]] | None:
         indexer = self.indexers[number]

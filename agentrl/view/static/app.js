@@ -10,7 +10,7 @@ function rooms() {
 }
 
 function drawTop() {
-  byId("top").replaceChildren(
+  fill(byId("top"),
     el("span", { className: "brand" }, "agentrl"),
     el("span", { className: "names" }, sources.map((source, at) => el("span", {}, at ? el("span", { className: "faint" }, " and ") : null, sources.length > 1 ? el("i", { className: "dot", style: { background: COLOURS_OF[at] } }) : null, source.name))),
     el("nav", {}, rooms().map((name) => el("button", { type: "button", className: state.room === name ? "on" : "", "aria-current": state.room === name ? "page" : null, onclick: () => go({ room: name }, { push: true }) }, ROOMS[name]))),
@@ -50,7 +50,7 @@ function help() {
 }
 
 function failed(room, error) {
-  room.replaceChildren(el("div", { className: "page" }, el("div", { className: "notes" }, el("b", {}, "This could not be shown"), el("p", {}, String(error.message || error)), el("p", { className: "faint" }, SERVED ? "If the server has ended, start `agentrl view` again and reload." : "The file may be cut; write it again with `agentrl view DIR --out FILE`."))));
+  fill(room, el("div", { className: "page" }, el("div", { className: "notes" }, el("b", {}, "This could not be shown"), el("p", {}, String(error.message || error)), el("p", { className: "faint" }, SERVED ? "If the server has ended, start `agentrl view` again and reload." : "The file may be cut; write it again with `agentrl view DIR --out FILE`."))));
 }
 
 async function drawRoom() {
@@ -77,7 +77,7 @@ async function drawRoom() {
 async function drawTrajectories(room) {
   here.list = new List();
   here.detail = el("div", { className: "detail" });
-  room.replaceChildren(el("div", { className: "split" }, here.list.node, here.detail));
+  fill(room, el("div", { className: "split" }, here.list.node, here.detail));
   here.list.drawFilters();
   await here.list.refresh();
   if (state.g === "" && here.list.items.length) here.list.choose(0);
@@ -95,7 +95,7 @@ async function drawDetail() {
   const mine = (drawing += 1);
   const group = Number(state.g);
   if (state.g === "" || !(group < source.groups.part.length)) {
-    detail.replaceChildren(el("p", { className: "empty" }, source.count ? "Choose a trajectory on the left." : "Nothing was played here yet."));
+    fill(detail, el("p", { className: "empty" }, source.count ? "Choose a trajectory on the left." : "Nothing was played here yet."));
     return;
   }
   const known = Number(state.r);
@@ -112,7 +112,7 @@ async function drawDetail() {
   if (!same) {
     here.forest = new Forest({ source, group, trees }, (chosen, turn) => go({ r: chosen ?? state.r, n: turn }));
     here.place = el("div");
-    detail.replaceChildren(heading(source, group), here.forest.node, here.place);
+    fill(detail, heading(source, group), here.forest.node, here.place);
     detail.scrollTop = 0;
   }
   here.forest.select(row);
@@ -123,7 +123,7 @@ async function drawDetail() {
     await one.draw();
     if (mine !== drawing) return;
     here.trajectory = one;
-    here.place.replaceChildren(one.node);
+    fill(here.place, one.node);
     one.show();
   } else here.trajectory.show();
 }
@@ -194,7 +194,7 @@ const KEYS = {
   n: () => turn(1),
   p: () => turn(-1),
   t: () => go({ view: state.view === "tokens" ? "text" : "tokens" }),
-  c: () => (state.view === "tokens" ? go({ tokens: cycle(TOKEN_COLOURS, state.tokens) }) : go({ colour: cycle(COLOURS.filter(([key]) => key !== "credit" || here.list.source.creditFrom), here.forest?.colour() || state.colour) })),
+  c: () => (state.view === "tokens" ? go({ tokens: cycle(TOKEN_COLOURS, state.tokens) }) : go({ colour: cycle(COLOURS.filter(([key]) => here.forest?.offers(key)), here.forest?.colour()) })),
   f: () => here.detail?.classList.toggle("tall"),
   "?": help,
   Enter: () => here.trajectory?.node.scrollIntoView({ block: "start" }),

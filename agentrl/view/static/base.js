@@ -24,6 +24,12 @@ function svg(tag, properties, ...children) {
   return put(document.createElementNS(SVG, tag), properties, children);
 }
 
+// New children for a node; those that are null or false are left out.
+function fill(node, ...children) {
+  node.replaceChildren();
+  return put(node, null, children);
+}
+
 const byId = (id) => document.getElementById(id);
 
 // -- numbers ------------------------------------------------------------------------------------
@@ -194,7 +200,7 @@ function select(choices, value, change, label) {
 const tip = {
   show(event, ...content) {
     const box = byId("tip");
-    box.replaceChildren(...content.flat());
+    fill(box, content);
     box.hidden = false;
     const { innerWidth: width, innerHeight: height } = window;
     const size = box.getBoundingClientRect();

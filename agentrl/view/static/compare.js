@@ -44,7 +44,7 @@ class Comparison {
     this.summary = el("div", { className: "summary" });
     this.bar = el("div", { className: "filters" });
     this.detail = el("div", { className: "detail pair" });
-    room.replaceChildren(el("div", { className: "split compare" }, el("aside", { className: "list" }, this.bar, this.summary, this.scroller), this.detail));
+    fill(room, el("div", { className: "split compare" }, el("aside", { className: "list" }, this.bar, this.summary, this.scroller), this.detail));
     new ResizeObserver(() => this.drawRows()).observe(this.scroller);
     this.drawBar();
   }
@@ -52,7 +52,7 @@ class Comparison {
   drawBar() {
     const part = (source, name) => (source.parts.length > 1 ? select([...(source.kind === "evaluation" ? [["", "all suites"]] : []), ...source.parts.map((one, at) => [at, `${source.letter} · ${one.label}`])], partOf(source, state[name]), (value) => go({ [name]: value }), `part of ${source.name}`) : null);
     this.search = el("input", { type: "search", placeholder: "Search tasks", value: state.q, "aria-label": "Search", oninput: (event) => go({ q: event.target.value }) });
-    this.bar.replaceChildren(el("div", { className: "search" }, this.search, el("kbd", {}, "/")),
+    fill(this.bar, el("div", { className: "search" }, this.search, el("kbd", {}, "/")),
       el("div", { className: "line two" }, part(sources[0], "pa"), part(sources[1], "pb")),
       el("div", { className: "line" }, segments([["", "all tasks"], ["1", "only where they differ"]], state.differ, (differ) => go({ differ }), "which tasks"),
         select([["difference", "B above A first"], ["behind", "A above B first"], ["task", "by task"]], state.csort, (csort) => go({ csort }), "order")));
@@ -69,10 +69,11 @@ class Comparison {
     const mean = (side) => (both.length ? both.reduce((sum, one) => sum + one[side].score, 0) / both.length : null);
     const better = both.filter((one) => one.difference > 1e-9).length;
     const worse = both.filter((one) => one.difference < -1e-9).length;
-    this.summary.replaceChildren(
+    fill(this.summary,
       el("p", {}, `${count(both.length, "task")} in both · mean score `, el("b", {}, num(mean("a"))), " and ", el("b", {}, num(mean("b")))),
       el("p", { id: "counts" }, `B above A on ${num(better)}, below on ${num(worse)}, equal on ${num(both.length - better - worse)}${this.items.length === all.length ? "" : ` · ${num(this.items.length)} shown`}`));
     this.space.style.height = `${this.items.length * ROW}px`;
+    if (!state.task && this.items.length) go({ task: this.items[0].key });
     this.drawRows();
     await this.open();
   }
@@ -90,7 +91,7 @@ class Comparison {
         el("div", { className: "value" }, el("b", {}, `${one.a ? num(one.a.score, 2) : "–"} → ${one.b ? num(one.b.score, 2) : "–"}`), bar)));
     }
     if (!this.items.length) nodes.push(el("p", { className: "empty" }, state.differ ? "They differ nowhere." : "No task has this name."));
-    this.space.replaceChildren(...nodes);
+    fill(this.space, ...nodes);
   }
 
   move(by) {
@@ -102,7 +103,7 @@ class Comparison {
   async open() {
     const chosen = state.task && matched().find((one) => one.key === state.task);
     if (!chosen) {
-      this.detail.replaceChildren(el("p", { className: "empty" }, "Choose a task to see both sides of it."));
+      fill(this.detail, el("p", { className: "empty" }, "Choose a task to see both sides of it."));
       return;
     }
     const sides = await Promise.all([chosen.a, chosen.b].map(async (one, number) => {
@@ -112,7 +113,7 @@ class Comparison {
       else await drawGroup(host, source, one.groups[0], source.starts[one.groups[0]]);
       return host;
     }));
-    if (state.task === chosen.key) this.detail.replaceChildren(...sides);
+    if (state.task === chosen.key) fill(this.detail, ...sides);
   }
 }
 
@@ -123,10 +124,10 @@ async function drawGroup(host, source, group, row) {
   const show = async (chosen) => {
     if (chosen === null || chosen === undefined) return;
     const one = await new Trajectory({ source, group, trees, row: chosen }).draw();
-    place.replaceChildren(one.node);
+    fill(place, one.node);
     forest.select(chosen);
   };
-  const forest = new Forest({ source, group, trees }, show);
+  const forest = new Forest({ source, group, trees, narrow: true }, show);
   host.append(forest.node, place);
   await show(row);
 }

@@ -132,14 +132,14 @@ class List {
         source.creditFrom ? select([["", "trained or not"], ["trained", "trained"], ["untrained", "not trained"]], state.credit, set("credit"), "training") : null,
         range("smin", "smax", "score"), range("rmin", "rmax", "return"), range("tmin", "tmax", "turns"),
         range("bmin", null, "branches")));
-    this.filters.replaceChildren(...[
+    fill(this.filters, [
       sources.length > 1 ? segments(sources.map((one) => [one.number, `${one.letter} · ${one.name}`]), source.number, (s) => go({ s, g: "", r: "", n: "", part: "" }), "run") : null,
       el("div", { className: "search" }, this.search, el("kbd", {}, "/")),
       el("div", { className: "line" }, segments(outcomes, state.outcome, set("outcome"), "outcome")),
       el("div", { className: "line two" },
         parts.length > 2 ? select(parts, state.part, set("part"), "part") : null,
         source.several ? select(classes, state.cls, set("cls"), "groups") : null),
-      more].filter(Boolean));
+      more]);
   }
 
   drawCounts(rows, groups) {
@@ -148,7 +148,7 @@ class List {
     const filtered = FILTERS.some((name) => state[name] !== "");
     const byGroup = inGroups(source);
     const text = rows === all ? `${count(all, "trajectory", "trajectories")}` : `${num(rows)} of ${count(all, "trajectory", "trajectories")}`;
-    this.counts.replaceChildren(
+    fill(this.counts,
       el("span", { className: "number", id: "counts" }, source.several ? `${text} · ${count(groups, "group")}` : text),
       filtered ? el("button", { type: "button", className: "quiet", onclick: () => go(Object.fromEntries(FILTERS.map((name) => [name, ""]))) }, "clear") : null,
       el("span", { className: "push" }),
@@ -166,7 +166,7 @@ class List {
       this.marks = null;
       if (needle) {
         const marks = await source.matching(needle, (part) => {
-          if (part < 1) this.counts.replaceChildren(el("span", { className: "number" }, `reading ${Math.round(100 * part)} % …`));
+          if (part < 1) fill(this.counts, el("span", { className: "number" }, `reading ${Math.round(100 * part)} % …`));
         });
         if (this.needle !== needle || this.source !== source) return;
         this.marks = marks;
@@ -202,7 +202,7 @@ class List {
     const nodes = [];
     for (let at = from; at < to; at += 1) nodes.push(this.item(at, at === current));
     if (!items.length) nodes.push(el("p", { className: "empty" }, this.source.count ? "Nothing passes these filters." : "There are no trajectories here."));
-    this.space.replaceChildren(...nodes);
+    fill(this.space, ...nodes);
   }
 
   item(at, current) {

@@ -22,7 +22,7 @@ function xOf(table) {
 async function drawMetrics(room) {
   const tables = await Promise.all(sources.map((source) => source.metricsData()));
   if (!tables.some((table) => table && table.iteration.length)) {
-    room.replaceChildren(el("div", { className: "page" }, el("p", { className: "empty" }, "No metrics were written here (there is no metrics.jsonl, or it has no row).")));
+    fill(room, el("div", { className: "page" }, el("p", { className: "empty" }, "No metrics were written here (there is no metrics.jsonl, or it has no row).")));
     return;
   }
   const shown = tables.map((table, number) => ({ table, number })).filter(({ table }) => table && table.iteration.length);
@@ -46,13 +46,13 @@ async function drawMetrics(room) {
     rooms.sort((a, b) => (ROOMS_FIRST.indexOf(a) + 1 || 99) - (ROOMS_FIRST.indexOf(b) + 1 || 99) || a.localeCompare(b));
     all = [];
     const asked = names.includes(state.big) ? state.big : "";
-    big.replaceChildren();
+    fill(big);
     if (asked) {
       const one = plot(linesOf(asked), { width: Math.max(600, Math.min(1500, room.clientWidth - 80)), height: 360, log: Boolean(state.log), title: asked, onhover: hover });
       all.push(one);
       big.append(el("h3", {}, asked, el("span", { className: "push" }), el("button", { type: "button", className: "quiet", onclick: () => go({ big: "" }) }, "close")), one.node);
     }
-    grid.replaceChildren(...rooms.flatMap((name) => {
+    fill(grid, ...rooms.flatMap((name) => {
       const metrics = wanted.filter((one) => one.startsWith(`${name}/`) || one === name);
       const varying = metrics.filter((metric) => !constantly(linesOf(metric)));
       const flat = metrics.filter((metric) => constantly(linesOf(metric)));
@@ -75,7 +75,7 @@ async function drawMetrics(room) {
     select([["iteration", "by iteration"], ["time", "by minutes"], ["tokens", "by generated tokens"]], state.x, (x) => go({ x }), "axis"),
     el("span", { className: "push" }),
     shown.length > 1 ? shown.map(({ number }) => el("span", { className: "key" }, el("i", { style: { background: COLOURS_OF[number] } }), sources[number].name)) : null);
-  room.replaceChildren(el("div", { className: "page wide" }, settings, big, grid));
+  fill(room, el("div", { className: "page wide" }, settings, big, grid));
   draw();
   room.redraw = draw;
 }

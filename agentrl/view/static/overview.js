@@ -41,17 +41,18 @@ function resultsTable(source) {
   if (!results || !Array.isArray(results.suites)) return null;
   return results.suites.map((suite) => {
     const rows = Object.entries(suite.estimates || {});
-    const values = rows.flatMap(([, one]) => [one.value, one.low, one.high]).filter((one) => one !== null && one !== undefined);
-    const axis = values.every((one) => one >= 0 && one <= 1) ? [0, 1] : [Math.min(0, ...values), Math.max(...values)];
     const lost = Object.entries(suite.failures || {}).filter(([, n]) => n);
-    const percent = axis[0] === 0 && axis[1] === 1;
-    const shown = (value) => (value === null || value === undefined ? "–" : percent ? `${num(100 * value)} %` : num(value));
+    // What lies between 0 and 1 is a share; what does not (searches, turns) has an axis of its own.
+    const known = (one) => [one.value, one.low, one.high].filter((value) => value !== null && value !== undefined);
+    const isShare = (one) => known(one).every((value) => value >= 0 && value <= 1);
+    const axisOf = (one) => (isShare(one) ? [0, 1] : [Math.min(0, ...known(one)), Math.max(0, ...known(one)) * 1.15]);
+    const shown = (value, share) => (value === null || value === undefined ? "–" : share ? `${num(100 * value)} %` : num(value));
     return el("section", { className: "card" },
-      el("h3", {}, suite.title || suite.suite, " ", el("span", { className: "faint" }, suite.suite)),
-      el("p", { className: "faint" }, `${num(suite.scored)} of ${num(suite.planned)} samples scored, ${count(suite.tasks, "task")}, ${num(suite.samples_per_task)} for each`, suite.missing ? el("b", {}, ` · ${num(suite.missing)} missing`) : null, lost.length ? el("b", { className: "warn" }, ` · lost: ${lost.map(([kind, n]) => `${n} ${words(kind)}`).join(", ")}`) : null, lost.length && suite.if_failures_were_wrong !== null ? ` · ${shown(suite.if_failures_were_wrong)} if those were wrong` : null),
+      el("h3", {}, suite.title || suite.suite, suite.title && suite.title !== suite.suite ? el("span", { className: "faint" }, ` ${suite.suite}`) : null),
+      el("p", { className: "faint" }, `${num(suite.scored)} of ${num(suite.planned)} samples scored, ${count(suite.tasks, "task")}, ${num(suite.samples_per_task)} for each`, suite.missing ? el("b", {}, ` · ${num(suite.missing)} missing`) : null, lost.length ? el("b", { className: "warn" }, ` · lost: ${lost.map(([kind, n]) => `${n} ${words(kind)}`).join(", ")}`) : null, lost.length && suite.if_failures_were_wrong !== null ? ` · ${shown(suite.if_failures_were_wrong, true)} if those were wrong` : null),
       el("table", { className: "estimates" }, rows.map(([name, one]) => el("tr", { className: name === suite.score ? "main" : "" },
-        el("th", {}, words(name)), el("td", { className: "number" }, shown(one.value)), el("td", {}, whisker(one, axis)),
-        el("td", { className: "number faint" }, one.low === null || one.low === undefined ? "" : `${shown(one.low)} to ${shown(one.high)}`), el("td", { className: "faint" }, words(one.method || ""))))),
+        el("th", {}, words(name)), el("td", { className: "number" }, shown(one.value, isShare(one))), el("td", {}, whisker(one, axisOf(one))),
+        el("td", { className: "number faint" }, one.low === null || one.low === undefined ? "" : `${shown(one.low, isShare(one))} to ${shown(one.high, isShare(one))}`), el("td", { className: "faint" }, words(one.method || ""))))),
       amounts(suite));
   });
 }
@@ -138,5 +139,5 @@ async function drawOverview(room) {
     notesOf(source), reached(source), resultsTable(source), sources.length > 1 ? null : heads, partsTable(source), factsOf(source),
     Object.keys(source.settings).length ? el("details", { className: "settings" }, el("summary", {}, source.kind === "run" ? "recipe.yaml" : "plan.json"), prose(settingsText(source.settings), { className: "text code" })) : null];
   const columns = sources.map((source) => el("section", { className: "source" }, parts(source)));
-  room.replaceChildren(el("div", { className: `page overview${sources.length > 1 ? " two" : ""}` }, el("div", { className: "columns" }, columns), sources.length > 1 ? heads : null));
+  fill(room, el("div", { className: `page overview${sources.length > 1 ? " two" : ""}` }, el("div", { className: "columns" }, columns), sources.length > 1 ? heads : null));
 }

@@ -48,7 +48,7 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
   let ys = [Infinity, -Infinity];
   for (const line of lines) {
     line.x.forEach((x, at) => {
-      for (const one of [line.y[at], line.low?.[at], line.high?.[at]]) {
+      for (const one of [line.y[at], line.raw?.[at], line.low?.[at], line.high?.[at]]) {
         if (!ok(one)) continue;
         ys = [Math.min(ys[0], f(one)), Math.max(ys[1], f(one))];
         xs = [Math.min(xs[0], x), Math.max(xs[1], x)];
@@ -83,7 +83,7 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
     }
     const path = (list) => `M${thinned(list).map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join("L")}`;
     if (line.raw) {
-      const whole = line.x.map((at, index) => [at, line.raw[index]]).filter(([, value]) => ok(value) && f(value) >= ys[0] && f(value) <= ys[1]);
+      const whole = line.x.map((at, index) => [at, line.raw[index]]).filter(([, value]) => ok(value));
       if (whole.length > 1) picture.append(svg("path", { d: path(whole), className: "raw", style: { stroke: line.colour } }));
     }
     if (points.length > 1) picture.append(svg("path", { d: path(points), className: "line", style: { stroke: line.colour } }));

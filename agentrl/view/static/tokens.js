@@ -26,7 +26,8 @@ async function drawTokens(trajectory) {
     trajectory.body.prepend(el("p", { className: "notice" }, "This policy speaks text: it has no tokens of its own to show."));
     return;
   }
-  const colour = TOKEN_COLOURS.some(([key]) => key === state.tokens) ? state.tokens : "advantage";
+  const asked = TOKEN_COLOURS.some(([key]) => key === state.tokens) ? state.tokens : "advantage";
+  const colour = asked === "advantage" && !tree.weight ? "entropy" : asked;
   const all = trajectory.path.flatMap((node) => own.entropy[node]).filter((one) => one !== null);
   const highest = Math.max(0.1, ...all);
   const scale = { highest, lowest: -4 };
@@ -45,7 +46,7 @@ async function drawTokens(trajectory) {
       el("div", { className: "side" }, el("b", {}, `turn ${at + 1}`), tree.weight ? el("span", { className: "worth" }, value === null ? "not trained" : signed(value)) : null, el("span", {}, count(own.action[node].length, "token"))),
       el("div", { className: "said" }, block(own.action[node], facts, about), own.observation[node].length ? block(own.observation[node], null, { part: "observation", turn: at + 1 }) : null)));
   });
-  trajectory.body.replaceChildren(...parts);
+  fill(trajectory.body, ...parts);
 }
 
 function tokenBlock(ids, texts, facts, about, how) {

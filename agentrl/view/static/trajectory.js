@@ -72,7 +72,7 @@ class Trajectory {
       el("div", { className: "said" }, tree.prompt === null ? this.withoutText(tree.promptTokens) : prose(tree.prompt, options))));
     this.path.forEach((node, at) => parts.push(this.turn(node, at, { options, shared })));
     parts.push(...this.rest(options));
-    this.body.replaceChildren(...parts);
+    fill(this.body, ...parts);
   }
 
   withoutText(tokens) {

@@ -97,7 +97,7 @@ class Forest {
     this.layout = layout(this.trees);
     this.rows = new Map(this.source.rowsOf(this.group).map((row) => [`${this.source.rows.tree[row]}/${this.source.rows.leaf[row]}`, row]));
     this.scroll = el("div", { className: "forest-scroll" });
-    this.node = el("section", { className: "forest" }, this.bar(), this.scroll);
+    this.node = el("section", { className: "forest" }, this.narrow && this.layout.lines < 2 ? null : this.bar(), this.scroll);
     this.draw();
     this.scroll.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return;
@@ -109,7 +109,7 @@ class Forest {
 
   bar() {
     const { source } = this;
-    const colours = COLOURS.filter(([key]) => key !== "credit" || source.creditFrom);
+    const colours = COLOURS.filter(([key]) => this.offers(key));
     const colour = this.colour();
     const button = (label, title, act) => el("button", { type: "button", className: "quiet icon", title, onclick: act }, label);
     return el("div", { className: "bar" },
@@ -123,9 +123,14 @@ class Forest {
       button("⤢", "more room for the tree (f)", () => this.node.closest(".detail")?.classList.toggle("tall")));
   }
 
+  offers(colour) {
+    if (colour === "credit") return this.trees.some((tree) => tree.weight);
+    if (colour === "entropy") return this.trees.some((tree) => tree.H.some((one) => one !== null));
+    return COLOURS.some(([key]) => key === colour);
+  }
+
   colour() {
-    if (state.colour === "credit" && !this.source.creditFrom) return "return";
-    return COLOURS.some(([key]) => key === state.colour) ? state.colour : "credit";
+    return [state.colour, "credit", "return"].find((one) => this.offers(one));
   }
 
   legend(colour) {
@@ -133,6 +138,7 @@ class Forest {
     if (colour === "version") return null;
     if (colour === "credit" || colour === "return") {
       const scale = colour === "credit" ? source.creditScale : this.returnScale();
+      if (scale <= 1e-6) return el("span", { className: "legend" }, "all the same");
       const where = colour === "credit" ? { stored: "as trained", recipe: "computed from recipe.yaml" }[source.creditFrom] : "beside the group's mean";
       return el("span", { className: "legend" }, `${MINUS}${num(scale, 2)}`, el("i", { className: "ramp diverging" }), `+${num(scale, 2)}`, el("em", {}, where));
     }
@@ -155,7 +161,7 @@ class Forest {
     return Math.max(1e-6, ...this.layout.nodes.filter((node) => node.known).map((node) => Math.abs(node.total / node.known - mean)));
   }
 
-  fill(node, colour) {
+  paint(node, colour) {
     const tree = this.trees[node.tree];
     if (colour === "credit") {
       const value = worth(tree, node.at);
@@ -170,7 +176,7 @@ class Forest {
   draw() {
     const { placed, nodes, lines, depth } = this.layout;
     const step = lines > 40 ? 15 : lines > 20 ? 18 : 22;
-    const column = Math.max(84, Math.min(150, 620 / (depth + 1)));
+    const column = this.narrow ? Math.max(58, Math.min(110, 250 / (depth + 1))) : Math.max(84, Math.min(150, 620 / (depth + 1)));
     const left = 22;
     const start = 78;
     const x = (node) => start + node.depth * column;
@@ -180,8 +186,10 @@ class Forest {
     const height = TOP + lines * step + 10;
     Object.assign(this, { width, height });
     const colour = this.colour();
-    const longest = Math.max(1, ...this.trees.flatMap((tree) => tree.n));
-    const long = (node) => 12 + Math.min(column - 46, 44) * Math.sqrt(this.trees[node.tree].n[node.at] / longest);
+    // As long as it has tokens; where none were counted, as it has characters.
+    const size = (tree, at) => tree.n[at] || (tree.action[at] || "").length / 4;
+    const longest = this.trees.reduce((most, tree) => tree.n.reduce((own, _, at) => Math.max(own, size(tree, at)), most), 1);
+    const long = (node) => 12 + Math.min(column - 40, 44) * Math.sqrt(size(this.trees[node.tree], node.at) / longest);
     const edges = svg("g", { className: "edges" });
     const marks = svg("g", { className: "nodes" });
     const labels = svg("g", { className: "labels" });
@@ -190,8 +198,9 @@ class Forest {
     heading(left - 8, "prompt");
     for (let at = 0; at <= depth; at += 1) heading(start + at * column, `turn ${at + 1}`);
     heading(table + 62, "return", "end");
-    if (this.source.creditFrom) heading(table + 110, "credit", "middle");
-    heading(table + 160, "ended");
+    const credited = this.offers("credit");
+    if (credited) heading(table + 110, "credit", "middle");
+    heading(table + (credited ? 160 : 84), "ended");
     const middle = TOP + ((lines - 1) / 2) * step;
     this.drawn = new Map();
     const curve = (fromX, fromY, toX, toY) => `M${fromX},${fromY}C${(fromX + toX) / 2},${fromY} ${(fromX + toX) / 2},${toY} ${toX},${toY}`;
@@ -206,9 +215,9 @@ class Forest {
         const from = node.above.at < 0 ? [left, middle] : [x(node.above) + long(node.above), y(node.above)];
         const edge = svg("path", { d: curve(from[0], from[1], x(node), y(node)), className: `edge${node.above.at < 0 ? " first" : ""}`, "stroke-width": (0.9 + 0.75 * Math.log2(node.leaves || 1)).toFixed(2) });
         edges.append(edge);
-        const fill = this.fill(node, colour);
+        const paint = this.paint(node, colour);
         const box = svg("rect", {
-          x: x(node), y: y(node) - 5, width: long(node), height: 10, rx: 3, className: `turn${fill === "none" ? " untrained" : ""}`, style: { fill },
+          x: x(node), y: y(node) - 5, width: long(node), height: 10, rx: 3, className: `turn${paint === "none" ? " untrained" : ""}`, style: { fill: paint },
           "data-node": `${node.tree}/${node.at}`, tabindex: -1,
           onclick: () => this.pick(node), onmousemove: (event) => tip.show(event, this.about(node)), onmouseleave: tip.hide,
         });
@@ -224,7 +233,7 @@ class Forest {
     marks.append(svg("rect", { x: left - 7, y: middle - 7, width: 14, height: 14, rx: 3, className: "prompt", onclick: () => this.choose(null, "prompt") }));
     if (this.trees.length > 1) headings.append(svg("text", { x: left - 8, y: 27, className: "count" }, `${this.trees.length} trees`));
     this.picture = svg("svg", { className: "tree", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${count(lines, "leaf", "leaves")}` }, headings, edges, marks, labels);
-    this.scroll.replaceChildren(this.picture);
+    fill(this.scroll, this.picture);
     this.scale(this.zoom);
   }
 
@@ -259,7 +268,7 @@ class Forest {
     if (outcome === LOST) line.append(svg("text", { x: table + 14, y: y + 4, className: "cross", "text-anchor": "middle" }, "✕"));
     else line.append(svg("circle", { cx: table + 14, cy: y, r: 4, className: `outcome ${["none", "right", "wrong"][outcome]}` }));
     line.append(svg("text", { x: table + 62, y: y + 3.5, "text-anchor": "end", className: "return" }, node.lost ? "–" : num(node.return, 3)));
-    if (this.source.creditFrom) {
+    if (this.offers("credit")) {
       line.append(svg("path", { d: `M${table + 110},${y - 6}V${y + 6}`, className: "axis" }));
       if (value !== null) {
         const size = Math.max(0.8, 34 * Math.min(1, Math.abs(value) / this.source.creditScale));
@@ -267,7 +276,7 @@ class Forest {
       } else line.append(svg("text", { x: table + 116, y: y + 3.5, className: "ended" }, "–"));
     }
     const depth = node.depth + 1;
-    line.append(svg("text", { x: table + 160, y: y + 3.5, className: `ended${node.stop === "terminated" ? "" : " unusual"}` }, `${node.stop ? words(node.stop) : "unfinished"} · ${depth}`));
+    line.append(svg("text", { x: table + (this.offers("credit") ? 160 : 84), y: y + 3.5, className: `ended${node.stop === "terminated" ? "" : " unusual"}` }, `${node.stop ? words(node.stop) : "unfinished"} · ${depth}`));
     labels.append(line);
     this.drawn.get(node).line = line;
   }
