@@ -88,8 +88,9 @@ SUITES: tuple[Suite, ...] = (
         references=(Reference("DeepSeek-R1", "pass@1", 0.659, _R1),),
         unchecked="its rows hold no solutions",
         notes=(
-            "All six files of release v6. For a window of dates take a file of the rows in it: "
-            "`contest_date` says when a problem was new. The reference is of a window of its own."
+            "All six files of release v6; below --data they are one (`cat test*.jsonl`). For a "
+            "window of dates take a file of the rows in it: `contest_date` says when a problem was "
+            "new. The reference is of a window of its own."
         ),
     ),
 )

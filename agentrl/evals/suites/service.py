@@ -31,7 +31,7 @@ def _suite(domain: str, db: str, size: int, idle: tuple[str, ...]) -> Suite:
             "that scores repeat; tau2-bench's own figures are with a model as the user "
             "(`user_model`) and are not comparable. "
             f"The repository has the files as data/tau2/domains/{domain}/tasks.json, db.json and "
-            "policy.md."
+            "policy.md; `suite.args.db=FILE` names another database."
         ),
     )
 
