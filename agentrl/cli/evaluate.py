@@ -121,7 +121,8 @@ def rescore(
     grader: Annotated[
         str,
         typer.Option(
-            help="Grade the stored answers by exact_match, cover_match, token_f1 or math instead."
+            help="Grade the stored answers by exact_match, cover_match, token_f1, gaia_match or "
+            "math instead."
         ),
     ] = "",
     judge: Annotated[

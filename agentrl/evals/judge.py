@@ -18,6 +18,7 @@ from pydantic import Field
 
 from agentrl.core.errors import EngineError
 from agentrl.core.settings import Settings
+from agentrl.engine.chat_messages import words_of
 from agentrl.engine.http import SHOWN, ModelServer, RefusedError
 from agentrl.engine.settings import ChatSettings
 from agentrl.evals.judge_prompt import (
@@ -226,11 +227,9 @@ def _content(reply: Mapping[str, Any]) -> str:
     """The text of a chat completion that came to its end."""
     try:
         choice = reply["choices"][0]
-        text, reason = choice["message"]["content"], choice.get("finish_reason")
+        content, reason = choice["message"]["content"], choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise EngineError(f"a judge's reply needs a message: {str(reply)[:SHOWN]}") from error
-    if reason == "length":
+    if reason in ("length", "max_tokens"):
         raise EngineError("the judge's reply was cut off by max_tokens")
-    if not isinstance(text, str):
-        raise EngineError(f"a judge's reply needs text: {str(reply)[:SHOWN]}")
-    return text
+    return words_of(content, choice)[0]

@@ -27,6 +27,7 @@ from agentrl.evals.results import Results
 from agentrl.evals.run import conclude
 from agentrl.evals.samples import FailureKind, Sample, SampleLog, final_samples
 from agentrl.evals.tasks import Loaded, load_suite
+from agentrl.graders.gaia import gaia_match
 from agentrl.graders.math import grade_answer
 from agentrl.graders.qa import cover_match, exact_match, token_f1
 from agentrl.rollout.deadline import OverdueError, within
@@ -44,6 +45,7 @@ def _math(answer: str, references: Sequence[str]) -> float:
 GRADERS: Final[Mapping[str, Grader]] = {
     "cover_match": cover_match,
     "exact_match": exact_match,
+    "gaia_match": gaia_match,
     "math": _math,
     "token_f1": token_f1,
 }

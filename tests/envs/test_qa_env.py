@@ -81,6 +81,17 @@ async def test_an_episode_is_one_turn():
     assert (await twin.step("<answer>Superior</answer>")).reward == 1.0
 
 
+async def test_a_wrong_answer_can_be_followed_by_another():
+    again = [{"type": "try_again", "attempts": 2}]
+    env = make_env("qa/questions", wrappers=again)
+    task = env.tasks("eval")[0]
+    await env.reset(task, seed=0)
+    first = await env.step("<answer>nowhere</answer>")
+    assert not first.terminated and "Incorrect" in first.observation[0].text
+    second = await env.step(f"<answer>{task.data['answers'][0]}</answer>")
+    assert second.terminated and second.reward == 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 class Said(NamedTuple):
     """A reply: its text, how it ended, the status, and how long it takes."""
 
-    text: str = "Grade: CORRECT"
+    text: object = "Grade: CORRECT"
     finish_reason: str = "stop"
     status: int = 200
     seconds: float = 0.0

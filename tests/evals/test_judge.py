@@ -56,6 +56,15 @@ async def test_a_judge_that_agrees() -> None:
     assert "Lake Superior" in body["messages"][0]["content"]
 
 
+async def test_a_judge_whose_thoughts_come_apart_from_its_words() -> None:
+    parts = [
+        {"type": "thinking", "thinking": "Grade: INCORRECT?"},
+        {"type": "text", "text": "Grade: CORRECT"},
+    ]
+    verdict, _ = await asked(lambda _: Said(parts))
+    assert verdict.grade == "correct"
+
+
 async def test_a_judge_that_disagrees_and_one_that_saw_no_attempt() -> None:
     verdict, _ = await asked(lambda _: Said("Grade: INCORRECT"))
     assert verdict.scores == {"judge": 0.0, "judge_attempted": 1.0, "judge_if_attempted": 0.0}
@@ -71,6 +80,7 @@ async def test_a_judge_that_disagrees_and_one_that_saw_no_attempt() -> None:
         (Said("Grade: CORR", finish_reason="length"), "was cut off by max_tokens"),
         (Said("the dog ate it", status=500), "did not answer: "),
         (Said("policy", status=400), "did not answer: "),
+        (Said(None), "was not understood: the reply is empty"),
         (Said(seconds=1.0), "no answer within 0.2 s"),
     ],
 )
