@@ -100,6 +100,7 @@ class Judge:
         self._server = ModelServer(settings.server)
         self._ask = ask or self._post
         self._cache = DiskCache(Path(settings.cache)) if settings.cache else None
+        self._verdicts: dict[str, asyncio.Task[Verdict]] = {}
         self._failed = 0
 
     async def __aenter__(self) -> Self:
@@ -117,7 +118,8 @@ class Judge:
     async def verdict(self, submission: Submission) -> Verdict:
         """What the judge says; a text that is empty is not attempted, without asking.
 
-        A judge that does not answer, or not with a grade, leaves the text ungraded.
+        A judge that does not answer, or not with a grade, leaves the text ungraded. The same
+        submission has one verdict, however often and at the same time it is handed in.
 
         Raises:
             EngineError: the server refuses this judge, or failed many times in a row.
@@ -125,6 +127,11 @@ class Judge:
         if not submission.text.strip():
             return Verdict("not_attempted", "not asked: there is no answer")
         key = self._key(submission)
+        if key not in self._verdicts:
+            self._verdicts[key] = asyncio.create_task(self._verdict(key, submission))
+        return await self._verdicts[key]
+
+    async def _verdict(self, key: str, submission: Submission) -> Verdict:
         known = None if self._cache is None else self._cache.get(key)
         if known is not None:
             return self._read(known.decode())
@@ -151,9 +158,9 @@ class Judge:
 
     def _key(self, submission: Submission) -> str:
         """All that a reply depends on."""
-        settings = self.settings
-        asked = (settings.server.model, settings.temperature, settings.max_tokens)
-        return json.dumps([*asked, prompt_hash(settings.prompt), *submission])
+        settings, server = self.settings, self.settings.server
+        how = [server.model, server.extra, server.omit, settings.temperature, settings.max_tokens]
+        return json.dumps([*how, prompt_hash(settings.prompt), *submission], sort_keys=True)
 
     async def _post(self, prompt: str) -> str:
         settings, server = self.settings, self.settings.server
@@ -175,23 +182,20 @@ async def judge_samples(
 ) -> AsyncIterator[tuple[Key, Verdict]]:
     """The verdict on each of `samples` that was not lost, in their order.
 
-    `submitted` says what is judged (see `submission_of`). As many are asked at once as the judge's
-    server settings allow.
+    `submitted` says what is judged (see `submission_of`). All are handed to the judge at once,
+    whose server settings say how many of them it is asked at a time.
 
     Raises:
         EngineError: as `Judge.verdict`.
     """
     played = [sample for sample in samples if not sample.failure]
-    portion = judge.settings.server.concurrency
-    for first in range(0, len(played), portion):
-        chosen = played[first : first + portion]
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(judge.verdict(submitted(one))) for one in chosen]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        for sample, task in zip(chosen, asked, strict=True):
-            yield sample.key, task.result()
+    try:
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(judge.verdict(submitted(one))) for one in played]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    for sample, task in zip(played, asked, strict=True):
+        yield sample.key, task.result()
 
 
 def submission_of(

@@ -102,8 +102,8 @@ async def test_a_judge_that_is_refused_or_gone_ends_the_judging() -> None:
         await asked(lambda _: Said("no key", status=401))
     with judge_server(lambda _: Said("down", status=503)) as server:
         async with Judge(settings(server.url)) as judge:
-            for _ in range(7):
-                assert (await judge.verdict(LAKE)).grade is None
+            for number in range(7):
+                assert (await judge.verdict(LAKE._replace(text=f"{number}"))).grade is None
             with pytest.raises(EngineError, match="503"):
                 await judge.verdict(LAKE)
 
@@ -124,6 +124,20 @@ async def test_what_was_judged_is_not_asked_again(tmp_path) -> None:
     wordier = kept.model_copy(update={"prompt": "simpleqa"})
     assert (await Judge(wordier, ask=ask).verdict(LAKE)).grade == "correct"
     assert len(prompts) == 4
+
+
+async def test_equal_answers_are_asked_once_and_have_one_verdict() -> None:
+    replies = iter(["Grade: CORRECT", "Grade: INCORRECT"])
+    samples = [sample(n, "Superior" if n < 5 else "Huron") for n in range(6)]
+    with judge_server(lambda _: Said(next(replies), seconds=0.05)) as server:
+        async with Judge(settings(server.url, server={"concurrency": 1})) as judge:
+
+            def submitted(one: Sample) -> Submission:
+                return submission_of(one, {"question": "Which?"}, ("Superior",), "answer")
+
+            found = [pair async for pair in judge_samples(samples, judge, submitted)]
+    assert len(server.bodies) == 2
+    assert [verdict.grade for _, verdict in found] == ["correct"] * 5 + ["incorrect"]
 
 
 async def test_samples_are_judged_in_order_and_lost_ones_left_out() -> None:
