@@ -18,6 +18,10 @@ from agentrl.recipe.source import Place
 ABOUT = {
     "name": "name of the run; its folder is runs/NAME-DATE",
     "expect": "the result that the recipe is known to reach, printed at the end",
+    "band": "section with the scores that the recipe is known to reach, for the verdict at the end",
+    "band.low": "lowest score of its runs",
+    "band.high": "highest score of its runs",
+    "band.generated_tokens": "generated tokens after which they were evaluated",
     "seed": "fixes tasks, sampling and branching",
     "runtime": "ray: a process for each rollout worker and learner rank; local: one for all",
     "cluster": "address of a Ray cluster to join; none: this machine",

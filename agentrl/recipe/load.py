@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from agentrl.core.errors import RecipeError
 from agentrl.core.settings import Settings
+from agentrl.recipe.band import without_stale_band
 from agentrl.recipe.check import Purpose, find_problems
 from agentrl.recipe.messages import Problem, problems_of
 from agentrl.recipe.schema import EnvSettings, Recipe
@@ -47,7 +48,7 @@ def load_with_source(
         problems = problems_of(error, Recipe, source)
     if problems or source.problems:
         raise RecipeError("\n".join([*source.problems, *_lines(problems, source)]))
-    return Loaded(recipe, source)
+    return Loaded(without_stale_band(recipe, overrides), source)
 
 
 def _lines(problems: Sequence[Problem], source: Source) -> Iterator[str]:

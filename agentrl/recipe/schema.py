@@ -133,15 +133,35 @@ class LogSettings(Settings):
     trees: int = Field(default=1, ge=0)
 
 
-class Recipe(Settings):
-    """One run. `expect` is the result that the recipe is known to reach, printed at the end.
+class BandSettings(Settings):
+    """The lowest and the highest score (`eval.score`) that seeds of a recipe are known to have.
 
+    They are of the first evaluation after so many generated tokens.
+    """
+
+    low: float
+    high: float
+    generated_tokens: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _is_a_band(self) -> BandSettings:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; exchange them")
+        return self
+
+
+class Recipe(Settings):
+    """One run.
+
+    `expect` is the result that the recipe is known to reach, printed at the end with where the run
+    stands against `band`.
     `runtime` "ray" gives every rollout worker and learner rank a process of its own, on `cluster`
     (a Ray address; None: this machine); "local" runs the same classes in one process.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     expect: str = ""
+    band: BandSettings | None = None
     seed: int = Field(default=0, ge=0)
     runtime: Literal["ray", "local"] = "ray"
     cluster: str | None = None

@@ -17,6 +17,13 @@ from agentrl.evals.statistics import Interval, paired_difference
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
 from agentrl.trainer.display import Display, shown
+from agentrl.trainer.expected import (
+    Measured,
+    Standing,
+    standing,
+    standing_json,
+    standing_text,
+)
 from agentrl.trainer.loop import Evaluation
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.session import open_loop, open_workers
@@ -26,6 +33,7 @@ from agentrl.workers.runtime import Runtime
 _MAY_CHANGE = {
     "name",
     "expect",
+    "band",
     "runtime",
     "cluster",
     "eval",
@@ -215,7 +223,10 @@ def _finish(
             f"{shown(name, gain).replace(' %', ' points')} in {seconds / 60:.1f} minutes"
         )
     if recipe.expect:
-        display.line(f"expected: {recipe.expect}")
+        display.text(f"expected: {recipe.expect}")
+    found = _standing(recipe, evaluations, rows)
+    if found is not None and recipe.band is not None:
+        display.text(standing_text(found, recipe.band, name))
     display.line(
         f"everything is in {out}: recipe.yaml, metrics.jsonl, tensorboard/, trees/, "
         "checkpoints/, policy/"
@@ -229,6 +240,7 @@ def _finish(
                 "before": result.before and result.before.plain(),
                 "after": result.after and result.after.plain(),
                 "gain": gain and gain.plain(),
+                "expected": found and recipe.band and standing_json(found, recipe.band),
                 "seconds": seconds,
                 "evaluations": [[e.iteration, *e.interval.plain()] for e in evaluations],
             },
@@ -236,3 +248,14 @@ def _finish(
         )
     )
     return result
+
+
+def _standing(
+    recipe: Recipe, evaluations: list[Evaluation], rows: list[dict[str, Any]]
+) -> Standing | None:
+    """Where the run stands against its recipe's band; None where it has none."""
+    if recipe.band is None:
+        return None
+    measured = [Measured(one.iteration, one.interval) for one in evaluations]
+    tokens = {row["iteration"]: row.get("budget/generated_tokens") or 0.0 for row in rows}
+    return standing(recipe.band, measured, tokens)

@@ -10,7 +10,7 @@ def test_the_recipes_of_the_code_session_differ_in_sampler_and_credit_alone() ->
     recipes = [load(name) for name in ("arpo_code", "tree_grpo_code", "grpo_code")]
     assert [type(one.sampler) for one in recipes] == [ArpoSampler, TreeSampler, ChainSampler]
     assert {one.sampler.trajectories for one in recipes} == {8}
-    own = {"name", "sampler", "credit", "expect"}
+    own = {"name", "sampler", "credit", "expect", "band"}
     first, *others = [one.model_dump(exclude=own) for one in recipes]
     assert all(one == first for one in others)
 
