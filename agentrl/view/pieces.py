@@ -25,11 +25,15 @@ class Vocabulary:
             id_: added.content for id_, added in tokenizer.get_added_tokens_decoder().items()
         }
         # Decoders trim white space at the start of a text, so a token is read after this one.
-        self._anchor = tokenizer.encode("a", add_special_tokens=False).ids[-1:]
-        self._anchored = tokenizer.decode(self._anchor, skip_special_tokens=False)
+        plain = (id_ for id_ in range(len(self)) if id_ not in self._added)
+        self._anchor = next(([id_] for id_ in plain if self._text([id_]).strip()), [])
+        self._anchored = self._text(self._anchor)
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     @property
     def special(self) -> list[str]:
@@ -52,8 +56,7 @@ class Vocabulary:
             return _characters(bytes(self._bytes[char] for char in token))
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             return _characters(bytes([int(token[3:5], 16)]))
-        text = self._tokenizer.decode([*self._anchor, id_], skip_special_tokens=False)
-        return text.removeprefix(self._anchored)
+        return self._text([*self._anchor, id_]).removeprefix(self._anchored)
 
     def pieces(self, ids: Iterable[int]) -> dict[str, Piece]:
         """The pieces of `ids`, by id."""
