@@ -23,7 +23,7 @@ from agentrl.rollout.transcript import TEXT, Transcript
 
 _STOPS = 4  # as many as OpenAI's API takes; what it was not told is looked for in its reply
 _ENDED = frozenset({"stop", "tool_calls", "function_call", "content_filter", "end_turn", "eos"})
-_LIMIT = re.compile(r"context length(?: is|:| of)? (?:only )?(\d+)")
+_LIMIT = re.compile(r"(?:context length(?: is|:| of)? (?:only )?|max_model_len=)(\d+)")
 _ASKED = re.compile(r"(\d+) (?:input tokens|tokens from the input|in the messages)")
 
 
@@ -70,17 +70,19 @@ class ChatEngine:
     async def generate(self, prompt_ids: Sequence[int] | Int32, sampling: Sampling) -> Completion:
         """The reply to the conversation of `prompt_ids`."""
         ids = np.asarray(prompt_ids, np.int32)
-        body = self._body(ids, sampling)
+        body, cost = self._body(ids, sampling), self._cost(ids, sampling)
         started = time.perf_counter()
-        try:
-            reply = await self._post(body, self._cost(ids, sampling))
-        except ContextLengthError as error:
-            # A prompt that fits was refused for the length of the reply that it left no room for.
-            room = _room(str(error))
-            if not 0 < room < sampling.max_tokens:
-                raise
-            body[self._settings.max_tokens_field] = room
-            reply = await self._post(body, self._cost(ids, sampling))
+        room = sampling.max_tokens
+        while True:
+            try:
+                reply = await self._post(body, cost)
+                break
+            except ContextLengthError as error:
+                # A prompt that fits, refused for a reply that may be longer than what it leaves.
+                left = _room(str(error), self._transcript.tokens_in(ids))
+                if not 0 < left < room:
+                    raise
+                body[self._settings.max_tokens_field] = room = left
         read = _Reply(reply, self._transcript, sampling)
         return read.completion(prompt_ids=ids, seconds=time.perf_counter() - started)
 
@@ -149,11 +151,10 @@ class ChatEngine:
 
 
 class _Words(NamedTuple):
-    """What a reply says: its text, its thoughts, and how much of the text is the server's own."""
+    """What a reply says: its text, calls included, and its thoughts."""
 
     text: str
     thought: str
-    content: str
 
 
 class _Reply:
@@ -180,7 +181,7 @@ class _Reply:
         reason = self._reason()
         words = self._words(reason)
         ids = self._transcript.action_ids(words.text, thought=words.thought, cut=reason == "length")
-        logprobs, entropies, kind = self._numbers(ids, words.content)
+        logprobs, entropies, kind = self._numbers(ids)
         usage = Usage(
             _count(self._usage, "prompt_tokens", self._transcript.tokens_in(prompt_ids)),
             _count(self._usage, "completion_tokens", self._transcript.tokens_in(ids)),
@@ -231,9 +232,9 @@ class _Reply:
             matched=choice.get("stop_reason", choice.get("matched_stop")),
             told=told,
         )
-        return _Words(action_of(text, calls), thought, content)
+        return _Words(action_of(text, calls), thought)
 
-    def _numbers(self, ids: Int32, content: str) -> tuple[Float32, Float32, EntropyKind]:
+    def _numbers(self, ids: Int32) -> tuple[Float32, Float32, EntropyKind]:
         """Log-probabilities and entropies (A,), nan where the server gives none for these bytes."""
         unknown = np.full(len(ids), np.nan, np.float32)
         given = self._choice.get("logprobs")
@@ -243,15 +244,15 @@ class _Reply:
             return unknown, unknown.copy(), "none"
         logprobs = np.zeros(len(ids), np.float32)
         entropies = np.zeros(len(ids), np.float32)
-        at = int(starts[0])
-        said = b""
+        said = bytearray()
         for token in tokens:
             piece, logprob, entropy = _token(token)
-            if at < len(ids):
+            at = int(starts[0]) + len(said)
+            if at < len(ids) - 1:
                 logprobs[at], entropies[at] = logprob, entropy
-            at += len(piece)
             said += piece
-        if said != content.encode("utf-8", "surrogatepass") or at >= len(ids):
+        # They may go on after the text, with a stop string's rest or the end of the turn.
+        if not said.startswith(ids[starts[0] : -1].astype(np.uint8).tobytes()):
             return unknown, unknown.copy(), "none"
         if np.isnan(entropies).any():
             return logprobs, unknown, "none"
@@ -276,7 +277,10 @@ def _count(usage: Mapping[str, Any], name: str, otherwise: int) -> int:
     return value if isinstance(value, int) and value >= 0 else otherwise
 
 
-def _room(said: str) -> int:
-    """Tokens that a context of which a server complains has left for a reply; 0: it says not."""
+def _room(said: str, estimate: int) -> int:
+    """Tokens that a context of which a server complains has left for a reply; 0: it says not.
+
+    `estimate` is the length of the prompt, where the server has not counted it.
+    """
     limit, asked = _LIMIT.search(said), _ASKED.search(said)
-    return max(int(limit[1]) - int(asked[1]), 0) if limit and asked else 0
+    return max(int(limit[1]) - (int(asked[1]) if asked else estimate), 0) if limit else 0

@@ -29,7 +29,7 @@ SHOWN = 300
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 _CONTEXT_IS_FULL = re.compile(
     r"context[ _](?:length|window)|prompt is too long|too many tokens|longer than the maximum"
-    r"|maximum (?:number of )?(?:input )?tokens",
+    r"|maximum (?:number of )?(?:input )?tokens|max_model_len",
     re.IGNORECASE,
 )
 _CONNECT_SECONDS = 30.0

@@ -223,8 +223,16 @@ async def test_logprobs_stand_at_the_first_byte_of_their_token():
     )
 
 
+async def test_logprobs_may_go_on_with_the_stop_string_and_the_end():
+    tokens = [token("<a>b", -1.0, -1.0), token("</a>", -2.0, -1.0), token("<end>", -3.0, -1.0)]
+    body = reply("<a>b", logprobs={"content": tokens}, stop_reason="</a>")
+    found, _ = await answered(body, Sampling(stop=("</a>",)), top_logprobs=1)
+    assert found.entropy_kind == "top_k"
+    assert found.logprobs.tolist() == [0, -1, 0, 0, 0, -2, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
-    "tokens", [[], [token("other", -1.0)], [token("ab" * 40, -1.0)], None, "no list"]
+    "tokens", [[], [token("other", -1.0)], [token("a", -1.0)], None, "no list"]
 )
 async def test_logprobs_of_other_bytes_are_none(tokens):
     found, _ = await answered(reply("ab", logprobs={"content": tokens}), top_logprobs=2)
@@ -299,6 +307,24 @@ async def test_a_refusal_of_the_server_says_which_setting_helps(said_by_server, 
     engine = await connected(lambda request: httpx.Response(400, text=said_by_server))
     with pytest.raises(EngineError, match=hint):
         await engine.generate(Transcript().prompt_ids(ASKED, (SCHEMA,)), Sampling())
+
+
+async def test_a_reply_longer_than_any_context_is_asked_for_shorter_twice():
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content)["max_tokens"])
+        if len(seen) == 1:
+            text = "max_tokens=5000 cannot be greater than max_model_len=2048."
+            return httpx.Response(400, text=text)
+        if len(seen) == 2:
+            text = "maximum context length is 2048 tokens, your prompt has 40 input tokens"
+            return httpx.Response(400, text=text)
+        return httpx.Response(200, json=reply())
+
+    engine = await connected(answer)
+    await engine.generate(Transcript().prompt_ids(ASKED), Sampling(max_tokens=5000))
+    assert seen == [5000, 2048 - 2, 2048 - 40]
 
 
 async def test_a_reply_too_long_for_the_context_is_asked_for_shorter():
