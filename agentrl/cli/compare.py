@@ -112,7 +112,7 @@ def _show_suites(found: EvalComparison, console: Console) -> None:
     for folder, policy in found.policies.items():
         console.print(f"{folder}: {policy}", markup=False)
     for suite in found.suites:
-        console.print(_scores_table(suite))
+        console.print(_scores_table(suite, several=len(found.suites) > 1))
         console.print(_spending_table(suite))
         for line in _told(suite):
             console.print(line, markup=False)
@@ -126,17 +126,18 @@ def _show_suites(found: EvalComparison, console: Console) -> None:
         )
 
 
-def _scores_table(suite: SuiteComparison) -> Table:
+def _scores_table(suite: SuiteComparison, *, several: bool) -> Table:
     title = f"{suite.suite}: {suite.other} against {suite.first}"
     table = Table(title=title, title_justify="left", title_style="bold")
-    for head in ("score", "first", "other", "difference", "p", "corrected", "tasks needed"):
+    corrected = ("corrected",) if several else ()
+    for head in ("score", "first", "other", "difference", "p", *corrected, "tasks needed"):
         table.add_column(head, justify="left" if head == "score" else "right")
     for one in suite.differences:
-        table.add_row(*_score_row(one))
+        table.add_row(*_score_row(one, several=several))
     return table
 
 
-def _score_row(one: ScoreDifference) -> tuple[str, ...]:
+def _score_row(one: ScoreDifference, *, several: bool) -> tuple[str, ...]:
     bounds = (one.first.value, one.other.value)
     share = one.score != "reward" and all(b is not None and 0 <= b <= 1 for b in bounds)
     return (
@@ -145,7 +146,7 @@ def _score_row(one: ScoreDifference) -> tuple[str, ...]:
         _shown(one.other, share=share),
         _shown(one.difference, share=share, sign="+"),
         _p(one.p),
-        _p(one.p_corrected),
+        *((_p(one.p_corrected),) if several else ()),
         "–" if one.tasks_needed is None else f"{one.tasks_needed:,}",
     )
 

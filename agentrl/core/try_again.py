@@ -13,6 +13,11 @@ from agentrl.core.wrappers import Wrapper
 FEEDBACK = "Incorrect. Please think again."
 
 
+def plain_answer(answer: str) -> str:
+    """An answer without case and white space, as answers are compared."""
+    return "".join(answer.split()).casefold()
+
+
 class TryAgain(Wrapper):
     """Up to `attempts` answers to one task; after a wrong one the policy reads `feedback`.
 
@@ -118,7 +123,7 @@ class TryAgain(Wrapper):
         solved = result.terminated and result.reward >= self.solved_reward
         answer = self.env.answer_of(action)
         if answer is not None:
-            self._answers = (*self._answers, "".join(answer.split()).casefold())
+            self._answers = (*self._answers, plain_answer(answer))
         invalid = {"invalid": -self.invalid_penalty} if answer is None else {}
         self._attempt += 1
         if not solved and self._attempt < self.attempts:

@@ -117,8 +117,3 @@ def unique_ratio(answers: Sequence[str | None]) -> float | None:
     """Different answers over answers given (UFO, arXiv:2507.14295); None where none was given."""
     given = [answer for answer in answers if answer is not None]
     return len(set(given)) / len(given) if given else None
-
-
-def plain_answer(answer: str) -> str:
-    """An answer without case and white space, as the try-again wrapper compares answers."""
-    return "".join(answer.split()).casefold()

@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from agentrl.core.errors import DataError, nearest
+from agentrl.core.try_again import plain_answer
 from agentrl.evals.attempts import (
     majority_at_k,
     pass_all_k,
     pass_at_k,
-    plain_answer,
     unique_ratio,
 )
 from agentrl.evals.plan import EvalPlan, PlannedSuite, Price

@@ -103,6 +103,7 @@ def test_a_lost_sample_is_refused_instead_of_averaged() -> None:
         task_means([[1.0], []])
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(UNIT, min_size=2, max_size=40), st.randoms())
 def test_an_interval_holds_its_value_stays_in_bounds_and_knows_no_order(values, random) -> None:
     found = mean_interval(values)
@@ -114,6 +115,7 @@ def test_an_interval_holds_its_value_stays_in_bounds_and_knows_no_order(values, 
     assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(UNIT, min_size=1, max_size=5), min_size=2, max_size=12), st.randoms())
 def test_neither_the_order_of_samples_nor_copies_of_them_change_anything(tasks, random) -> None:
     found = mean_interval(task_means(tasks))
@@ -228,6 +230,7 @@ def by_all_signs(differences: list[float]) -> float:
     return sum(one >= observed for one in sums) / len(sums)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from([-1.0, -0.75, -1 / 3, 0.0, 0.25, 0.5, 2 / 3]), min_size=1, max_size=9)
 )
@@ -235,6 +238,7 @@ def test_the_p_of_fractions_is_that_of_all_signs(differences) -> None:
     assert sign_flip_p(differences) == pytest.approx(by_all_signs(differences))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1, 1, allow_subnormal=False), min_size=1, max_size=9))
 def test_the_p_of_any_numbers_is_that_of_all_signs(differences) -> None:
     differences = [one if abs(one) > 1e-6 else 0.0 for one in differences]
@@ -247,14 +251,14 @@ def test_the_p_of_many_numbers_is_scipys() -> None:
         (differences,),
         np.mean,
         permutation_type="samples",
-        n_resamples=50_000,
+        n_resamples=20_000,
         rng=np.random.default_rng(1),
     ).pvalue
     assert sign_flip_p(differences) == pytest.approx(wanted, abs=0.01)
     assert sign_flip_p(differences, seed=3) == sign_flip_p(differences, seed=3)
 
 
-@settings(max_examples=50)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=60))
 def test_mcnemars_p_is_statsmodels_and_the_sign_flip_test_is_the_same(pairs) -> None:
     before, after = ([float(one) for one in side] for side in zip(*pairs, strict=True))
@@ -269,7 +273,7 @@ def test_mcnemar_is_not_for_means() -> None:
         mcnemar_p([0.5, 1.0], [1.0, 0.0])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(UNIT, min_size=1, max_size=12))
 def test_holm_is_statsmodels(p_values) -> None:
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrl.core.try_again import plain_answer
 from agentrl.evals.attempts import (
     majority_at_k,
     pass_all_k,
     pass_at_k,
-    plain_answer,
     unique_ratio,
 )
 
@@ -30,6 +30,7 @@ def test_pass_at_k_by_hand() -> None:
     assert pass_at_k([3, 3, 3], [0, 1, 3], 1) == pytest.approx([0, 1 / 3, 1])
 
 
+@settings(max_examples=60, deadline=None)
 @given(COUNTS, st.integers(1, 12))
 def test_pass_at_k_is_the_share_of_all_subsets(counts, k) -> None:
     n, c = counts
@@ -42,6 +43,7 @@ def test_pass_at_k_is_the_share_of_all_subsets(counts, k) -> None:
     assert pass_all_k([n], [c], k)[0] == pytest.approx(np.mean([all(one) for one in subsets]))
 
 
+@settings(max_examples=60, deadline=None)
 @given(COUNTS)
 def test_pass_at_1_is_the_mean_pass_at_n_is_any_and_it_grows_with_k(counts) -> None:
     n, c = counts
@@ -87,7 +89,7 @@ WORTH = {"a": 1.0, "b": 0.0, "c": 0.5, "d": 0.0}
 ANSWERS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=9)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100, deadline=None)
 @given(ANSWERS, st.integers(1, 9))
 def test_majority_at_k_is_the_mean_over_all_subsets(answers, k) -> None:
     scores = [WORTH.get(answer, 0.0) for answer in answers]
@@ -109,6 +111,7 @@ def test_majority_by_hand() -> None:
     assert majority_at_k(["4", "4", "5"], [1, 1, 0], 2) == pytest.approx(2 / 3)
 
 
+@settings(max_examples=60, deadline=None)
 @given(ANSWERS)
 def test_majority_at_1_is_the_mean_score(answers) -> None:
     scores = [WORTH.get(answer, 0.0) for answer in answers]

@@ -78,11 +78,11 @@ def test_the_sign_flip_test_errs_at_most_as_often_as_it_says(samples) -> None:
 def test_intervals_of_ratios_cover_as_well_as_their_bootstrap() -> None:
     rng = np.random.default_rng(3)
     held = np.zeros(2)
-    for run in range(400):
+    for run in range(250):
         size = rng.lognormal(5.0, 0.5, 60)
         more = size * rng.lognormal(0.2, 0.3, 60)
         ours = ratio_of_means(size, more)
         columns = np.stack([more, size], axis=1)
-        theirs = bootstrap_interval(columns, lambda m: m[:, 0] / m[:, 1], seed=run, resamples=500)
+        theirs = bootstrap_interval(columns, lambda m: m[:, 0] / m[:, 1], seed=run, resamples=400)
         held += [one.low <= np.exp(0.245) <= one.high for one in (ours, theirs)]
-    assert held[0] / 400 >= 0.91 and held[0] >= held[1] - 6
+    assert held[0] / 250 >= 0.91 and held[0] >= held[1] - 6
