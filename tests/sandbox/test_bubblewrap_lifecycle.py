@@ -245,6 +245,17 @@ async def test_programs_share_nothing_but_the_system_and_all_look_alike(sandbox)
     assert looked.stdout == "[] [] []\n"
 
 
+async def test_every_containers_first_session_has_its_objects_at_the_same_addresses():
+    found = set()
+    for _ in range(3):
+        other = BubblewrapSandbox(SETTINGS)
+        session = await other.open()
+        code = "[*map(id, (object(), [], {}, 1.5, lambda: 0, bytes(300), bytes(3000)))]"
+        found.add((await session.execute(code)).stdout)
+        await other.close()
+    assert len(found) == 1, found
+
+
 async def test_standard_input_files_and_the_exit_code_of_a_program(sandbox):
     code = "import sys; print(sys.stdin.read().upper(), open('a/b').read()); sys.exit(3)"
     result = await sandbox.run_python(code, stdin="hällo", files={"a/b": b"file"})

@@ -15,7 +15,6 @@ import re
 import resource
 import select
 import signal
-import socket
 import time
 from typing import Any, NoReturn
 
@@ -30,57 +29,65 @@ _PATIENCE = 5.0
 _OWN_SPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWNET
 
 
-def enter(control: socket.socket, total: int) -> NoReturn:
+def enter(control: wire.Socket, total: int) -> NoReturn:
     """Be the first process of a new process namespace, for the session or program of `control`.
 
     `total` bounds the processes of all families together.
     """
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    # Signals that the zygote does not handle cannot end the first process of a namespace.
-    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    kernel.unshare(_OWN_SPACES)
-    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount_proc()
+    # Signals that nobody handles cannot end the first process of a namespace.
+    wake, _ = members.heed_children()
+    enter_namespaces()
     last_pid = -1
     with contextlib.suppress(OSError):
         last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
     kernel.protect_settings()
-    kernel.raise_loopback()
     Family(control, wake, last_pid, total).serve()
     os._exit(0)
+
+
+def enter_namespaces() -> None:
+    """Leave all namespaces but the user's for new ones, with a /proc and a loopback."""
+    kernel.unshare(_OWN_SPACES)
+    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount_proc()
+    kernel.raise_loopback()
 
 
 class Family:
     """The loop of a family's first process; `last_pid` is the open number of the last process."""
 
-    def __init__(self, control: socket.socket, wake: int, last_pid: int, total: int) -> None:
+    def __init__(self, control: wire.Socket, wake: int, last_pid: int, total: int) -> None:
         self._wake, self._last_pid, self._total = wake, last_pid, total
         self._members: dict[int, Member] = {}
+        self._compared = time.monotonic()
         self._poll = select.poll()
         self._poll.register(wake, select.POLLIN)
         self._admit(control)
 
     def serve(self) -> None:
         """Until the last member has gone."""
-        last_idle = time.monotonic()
         while self._members:
-            watching = any(member.watch for member in self._members.values())
-            living = any(member.interpreter > 0 for member in self._members.values())
-            pause = _BUSY if watching else _IDLE if living else None
-            events = self._poll.poll(pause and 1000 * pause)
-            for descriptor, _ in events:
-                if descriptor == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake, 4096)
-                elif descriptor in self._members:
-                    self._answer(self._members[descriptor])
-            self._reap()
-            now = time.monotonic()
-            if watching or now - last_idle >= _IDLE:
-                last_idle = now
-                self._compare(now)
+            self.turn()
 
-    def _admit(self, control: socket.socket) -> Member:
+    def turn(self) -> None:
+        """Wait for what happens next, or until it is time to compare, and see to it."""
+        watching = any(member.watch for member in self._members.values())
+        living = any(member.interpreter > 0 for member in self._members.values())
+        pause = _BUSY if watching else _IDLE if living else None
+        events = self._poll.poll(pause and 1000 * pause)
+        for descriptor, _ in events:
+            if descriptor == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+            elif descriptor in self._members:
+                self._answer(self._members[descriptor])
+        self._reap()
+        now = time.monotonic()
+        if watching or now - self._compared >= _IDLE:
+            self._compared = now
+            self._compare(now)
+
+    def _admit(self, control: wire.Socket) -> Member:
         control.setblocking(True)
         member = Member(control, Allowance(1, 1, 1, 1, 16, 1))
         self._members[control.fileno()] = member
@@ -183,7 +190,7 @@ class Family:
         """Make a member for the fork that `member` is about to make."""
         if len(self._members) >= members.SPARE_PROCESSES - 8:
             raise OSError(errno.EAGAIN, "too many live forks of one session")
-        twin = self._admit(socket.socket(fileno=os.dup(frame.descriptors[0])))
+        twin = self._admit(wire.Socket(fileno=os.dup(frame.descriptors[0])))
         twin.limits = member.limits
         self._raise_process_limits()
 
@@ -260,7 +267,9 @@ class Family:
 
     def _pids(self, member: Member) -> list[int]:
         """Processes of `member`: those in its mount namespace. Strays are ended on the way."""
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+        with os.scandir("/proc") as entries:
+            names = [entry.name for entry in entries if entry.name.isdigit()]
+        pids = [int(name) for name in names if name != "1"]
         if len(self._members) == 1:
             return pids
         known = {one.mount_id for one in self._members.values()}

@@ -11,7 +11,6 @@ import io
 import linecache
 import os
 import select
-import socket
 import struct
 import sys
 import threading
@@ -124,20 +123,6 @@ def _show(error: BaseException) -> None:
     _flush()
 
 
-def rehearse() -> None:
-    """Compile, run and fail once, to no effect."""
-    names: dict[str, object] = {"__builtins__": builtins}
-    _execute(b"x = [1]\nfor y in x: pass\nNone", "<run 0>", names, show=True)
-    try:
-        _execute(b"def f(): return 1 / 0\nf()", "<run 0>", names, show=False)
-    except ZeroDivisionError as error:
-        shown = traceback.TracebackException(type(error), error, error.__traceback__)
-        _trim(shown)
-        "".join(shown.format())
-    linecache.cache.pop("<run 0>")
-    REPLY.pack(*REPLY.unpack(REPLY.pack(1, 0, 0)))
-
-
 def _trim(shown: traceback.TracebackException) -> None:
     """Leave out our own frames below a chained exception too."""
     for one in (shown.__cause__, shown.__context__):
@@ -172,7 +157,7 @@ class LiveInterpreter:
     reach: its replies are the word of the policy's own process.
     """
 
-    def __init__(self, channel: socket.socket, *, home: str) -> None:
+    def __init__(self, channel: wire.Socket, *, home: str) -> None:
         self._channel = channel
         self._home = home
         self._names = _new_main().__dict__
@@ -184,11 +169,12 @@ class LiveInterpreter:
         """Answer requests until the channel closes; never returns."""
         try:
             while True:
-                self._answer()
+                self.answer()
         except (OSError, EOFError):
             _exit(LOST_CHANNEL_EXIT)
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Do what one request asks for."""
         head, descriptors = self._receive(REQUEST.size)
         what, number, size = REQUEST.unpack(head)
         body = self._receive(size)[0] if size else b""

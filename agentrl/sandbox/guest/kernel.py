@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import fcntl
 import os
 import socket
 import struct
+from collections.abc import Callable, Iterator
+
+from .wire import Socket
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -29,7 +32,6 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_fork = ctypes.PyDLL(None, use_errno=True).fork
 _libc.mount.argtypes = [
     ctypes.c_char_p,
     ctypes.c_char_p,
@@ -39,6 +41,23 @@ _libc.mount.argtypes = [
 ]
 
 
+def _missing(*_: object) -> int:
+    raise NotImplementedError("this system has no namespaces")
+
+
+def _bound(name: str) -> Callable[..., int]:
+    """A function of the C library: to look it up at each call would write to shared pages.
+
+    Other systems lack some; they import this module too.
+    """
+    function: Callable[..., int] = getattr(_libc, name, _missing)
+    return function
+
+
+_unshare, _setns, _mount, _umount = map(_bound, ("unshare", "setns", "mount", "umount2"))
+_prctl, _capset, _ioctl = map(_bound, ("prctl", "capset", "ioctl"))
+_personality, _syscall = map(_bound, ("personality", "syscall"))
+_fork = ctypes.PyDLL(None, use_errno=True).fork
 _NOTHING = ctypes.c_ulong(0)
 _PR_SET_SECCOMP, _MODE_FILTER = 22, ctypes.c_ulong(2)
 _CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
@@ -62,17 +81,17 @@ def fork() -> int:
 
 def unshare(flags: int) -> None:
     """Leave the namespaces of `flags` for new ones."""
-    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    _checked(_unshare(ctypes.c_int(flags)), "unshare")
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Enter the namespace that `descriptor` is open on."""
-    _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
+    _checked(_setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     """Mount a file system on a folder."""
-    done = _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode())
+    done = _mount(source.encode(), target.encode(), kind.encode(), flags, data.encode())
     _checked(done, f"mount {target}")
 
 
@@ -93,20 +112,22 @@ def protect_settings() -> None:
 
 def unmount(target: str) -> None:
     """Take a mount out of the tree; it goes when its last user does."""
-    _checked(_libc.umount2(target.encode(), ctypes.c_int(MNT_DETACH)), f"umount {target}")
+    _checked(_umount(target.encode(), ctypes.c_int(MNT_DETACH)), f"umount {target}")
 
 
 def prctl(option: int, value: int, third: int = 0) -> None:
     """Change a property of this process."""
-    done = _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(third), _NOTHING, _NOTHING)
+    done = _prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(third), _NOTHING, _NOTHING)
     _checked(done, "prctl")
 
 
 def raise_loopback() -> None:
     """Bring up the one interface of a new network namespace: programs may talk to themselves."""
-    set_flags, up = 0x8914, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", up))
+    set_flags, up = ctypes.c_ulong(0x8914), 1
+    any_socket = Socket(socket.AF_INET, socket.SOCK_DGRAM)
+    done = _ioctl(any_socket.fileno(), set_flags, struct.pack("16sh14x", b"lo", up))
+    any_socket.close()
+    _checked(done, "ioctl lo")
 
 
 def forbid_new_privileges() -> None:
@@ -124,16 +145,10 @@ def show_memory() -> None:
     prctl(_PR_SET_DUMPABLE, 1)
 
 
-def rehearse() -> None:
-    """Call once what every fork calls, to no effect."""
-    prctl(_PR_SET_DUMPABLE, 1)
-    (ctypes.c_uint64 * 3)(0, 0, 0)
-
-
 def fix_addresses() -> None:
     """Programs that are started from here on lie where the last one lay."""
     no_random_addresses = 0x0040000
-    _checked(_libc.personality(ctypes.c_ulong(no_random_addresses)), "personality")
+    _checked(_personality(ctypes.c_ulong(no_random_addresses)), "personality")
 
 
 def die_with_parent(signal_number: int) -> None:
@@ -150,7 +165,7 @@ def keep_capabilities(*kept: int) -> None:
     mask = sum(1 << number for number in kept)
     _CAPABILITY_SETS[0] = _CAPABILITY_SETS[1] = mask & 0xFFFFFFFF
     _CAPABILITY_SETS[3] = _CAPABILITY_SETS[4] = mask >> 32
-    _checked(_libc.capset(_CAPABILITY_HEADER, _CAPABILITY_SETS), "capset")
+    _checked(_capset(_CAPABILITY_HEADER, _CAPABILITY_SETS), "capset")
     forbid_new_privileges()
 
 
@@ -162,7 +177,7 @@ def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
     how = (ctypes.c_uint64 * 3)(
         flags | os.O_CLOEXEC, mode, _RESOLVE_NO_MAGICLINKS | _RESOLVE_BENEATH
     )
-    result = _libc.syscall(
+    result = _syscall(
         ctypes.c_long(_SYS_OPENAT2),
         ctypes.c_int(folder),
         ctypes.c_char_p(raw),
@@ -189,5 +204,17 @@ class Filter(ctypes.Structure):
         """Put it on this thread and its heirs, for good."""
         if not self.length:
             return
-        done = _libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(self), _NOTHING, _NOTHING)
+        done = _prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(self), _NOTHING, _NOTHING)
         _checked(done, "prctl PR_SET_SECCOMP")
+
+
+@contextlib.contextmanager
+def idle() -> Iterator[None]:
+    """Meanwhile the calls of this module that would change this process do nothing."""
+    names = ("_unshare", "_setns", "_mount", "_umount", "_prctl", "_capset", "_ioctl")
+    real = {name: globals()[name] for name in names}
+    globals().update(dict.fromkeys(names, _libc.getpid))
+    try:
+        yield
+    finally:
+        globals().update(real)

@@ -109,7 +109,7 @@ def _read(path: str) -> bytes:
     except OSError:
         return b""
     try:
-        return os.read(descriptor, 1 << 16)
+        return os.read(descriptor, 1 << 12)
     except OSError:
         return b""
     finally:

@@ -7,17 +7,22 @@ import errno
 import fcntl
 import os
 import signal
-import socket
 import stat
 
 # The function below `signal.signal`, without its enumerations, whose pages a fork would copy.
-from _signal import SIG_DFL  # type: ignore[import-not-found]
+from _signal import (  # type: ignore[import-not-found]
+    SIG_DFL,
+    SIGCHLD,
+    SIGINT,
+    default_int_handler,
+    set_wakeup_fd,
+)
 from _signal import signal as set_signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from . import filters, kernel
+from . import filters, forking, kernel, wire
 from .interpreter import LiveInterpreter
 from .limits import Allowance, limit_processes, restrict
 
@@ -37,7 +42,7 @@ _FILTERS = {
 class Member:
     """One session of a family: its channel to the host, its namespaces and what it may use."""
 
-    control: socket.socket
+    control: wire.Socket
     limits: Allowance
     interpreter: int = 0
     programs: set[int] = field(default_factory=set)
@@ -174,7 +179,7 @@ def spawn(
         OSError: it could not be prepared.
     """
     ready, done = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = forking.fork()
     if pid == 0:
         _child(enter, run, [*descriptors, done], prepare)
     os.close(done)
@@ -193,8 +198,7 @@ def _child(
 ) -> NoReturn:
     done = descriptors[-1]
     try:
-        signal.set_wakeup_fd(-1)
-        set_signal(signal.SIGCHLD, SIG_DFL)
+        ignore_children()
         enter()
         _take(descriptors)
         done = len(descriptors) - 1
@@ -208,6 +212,24 @@ def _child(
         with contextlib.suppress(OSError):
             os.write(done, f"{type(error).__name__}: {error}".encode())
     os._exit(125)
+
+
+def heed_children() -> tuple[int, int]:
+    """Both ends of a pipe that can be read when a child has ended."""
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    set_wakeup_fd(woken, warn_on_full_buffer=False)
+    set_signal(SIGCHLD, _heed)
+    return wake, woken
+
+
+def _heed(*_: object) -> None:
+    """All that matters is the pipe."""
+
+
+def ignore_children() -> None:
+    """Undo `heed_children`, but for the pipe."""
+    set_wakeup_fd(-1)
+    set_signal(SIGCHLD, SIG_DFL)
 
 
 def _take(descriptors: Sequence[int]) -> None:
@@ -238,7 +260,7 @@ def prepare_session(allowed: Allowance, members: int) -> None:
 
 def serve_session() -> NoReturn:
     """Be a session's interpreter; its channel is descriptor 3."""
-    LiveInterpreter(socket.socket(fileno=3), home=HOME).serve()
+    LiveInterpreter(wire.Socket(fileno=3), home=HOME).serve()
     os._exit(0)
 
 
@@ -270,7 +292,7 @@ def _restrict_member(allowed: Allowance, members: int) -> None:
 
 
 def _python_signals() -> None:
-    set_signal(signal.SIGINT, signal.default_int_handler)
+    set_signal(SIGINT, default_int_handler)
 
 
 def write(path: str, text: str) -> None:

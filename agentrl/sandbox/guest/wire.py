@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import socket
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+Socket: TypeAlias = _socket.socket
+"""The class below `socket.socket`, which works on more pages that a fork would copy."""
 
 _LENGTH = struct.Struct("<II")
 MAX_FRAME = 1 << 30
@@ -31,21 +35,12 @@ def pack(header: dict[str, Any], blobs: list[bytes] | None = None) -> bytes:
     return b"".join([_LENGTH.pack(len(head), sum(map(len, blobs))), head, *blobs])
 
 
-def send(
-    to: socket.socket,
-    header: dict[str, Any],
-    blobs: list[bytes] | None = None,
-    descriptors: tuple[int, ...] = (),
-) -> None:
+def send(to: Socket, header: dict[str, Any], blobs: list[bytes] | None = None) -> None:
     """Send a frame on a blocking socket."""
-    data = pack(header, blobs)
-    if descriptors:
-        sent = socket.send_fds(to, [data], list(descriptors))
-        data = data[sent:]
-    to.sendall(data)
+    to.sendall(pack(header, blobs))
 
 
-def take(of: socket.socket, size: int) -> tuple[bytes, list[int]]:
+def take(of: Socket, size: int) -> tuple[bytes, list[int]]:
     """What is there, at most `size` bytes, and the descriptors that came with it.
 
     In place of `socket.recv_fds`, which imports and touches more: every page that a fork touches
@@ -58,7 +53,7 @@ def take(of: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return part, passed
 
 
-def receive(of: socket.socket) -> Frame:
+def receive(of: Socket) -> Frame:
     """Wait for a frame on a blocking socket.
 
     Raises:
@@ -94,7 +89,7 @@ def parse(body: bytes, head_length: int, descriptors: list[int]) -> Frame:
     return Frame(header, blobs, descriptors)
 
 
-def _exactly(of: socket.socket, size: int) -> tuple[bytes, list[int]]:
+def _exactly(of: Socket, size: int) -> tuple[bytes, list[int]]:
     parts, descriptors, missing = [], [], size
     while missing:
         part, passed = take(of, min(missing, 1 << 20))

@@ -12,10 +12,10 @@ import socket
 import sys
 from typing import NoReturn
 
-from . import family, kernel, wire
-from .interpreter import open_streams, rehearse
+from . import family, forking, kernel, members, wire
+from .interpreter import open_streams
 from .limits import UNCOUNTED, limit_processes
-from .members import WORK
+from .rehearsal import fill_pools, rehearse
 
 _NOBODY = 65534
 
@@ -76,22 +76,22 @@ def serve(control: socket.socket, preload: list[str], total: int) -> NoReturn:
     _check_that_processes_are_limited()
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    for name in filter(None, preload):
-        importlib.import_module(name)
+    with forking.noted():
+        for name in filter(None, preload):
+            importlib.import_module(name)
     _make_streams()
-    _rehearse()
-    sys.path[:] = [WORK, *(path for path in sys.path if os.path.exists(path))]
-    gc.collect()
-    gc.freeze()
+    rehearse()
+    sys.path[:] = [members.WORK, *(path for path in sys.path if os.path.exists(path))]
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    wake, woken = members.heed_children()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    control.sendall(b"+")
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
+    gc.collect()
+    fill_pools()
+    gc.freeze()
+    control.sendall(b"+")
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == wake:
@@ -99,7 +99,7 @@ def serve(control: socket.socket, preload: list[str], total: int) -> NoReturn:
                     os.read(wake, 4096)
                 _reap()
             else:
-                _next(control, own, (wake, woken), total)
+                _next(control, (own, control.fileno(), wake, woken), total)
 
 
 def _check_that_processes_are_limited() -> None:
@@ -116,17 +116,6 @@ def _check_that_processes_are_limited() -> None:
         sys.exit(UNCOUNTED)
 
 
-def _rehearse() -> None:
-    """Do once what every fork does, so that what Python makes at a first use is there for all."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        for _ in range(16):  # code is specialised for what it does after some calls
-            wire.send(ours, {"do": "x", "n": [1, 2.5]}, [b"x"], (ours.fileno(),))
-            os.close(wire.receive(theirs).descriptors[0])
-            rehearse()
-            kernel.rehearse()
-
-
 def _make_streams() -> None:
     """Make the text streams that every program inherits, as they are over pipes."""
     before = [os.dup(number) for number in range(3)]
@@ -140,7 +129,7 @@ def _make_streams() -> None:
         os.close(descriptor)
 
 
-def _next(control: socket.socket, own: int, pipes: tuple[int, int], total: int) -> None:
+def _next(control: socket.socket, open_here: tuple[int, ...], total: int) -> None:
     try:
         _, descriptors = wire.take(control, 1)
     except OSError:
@@ -149,19 +138,18 @@ def _next(control: socket.socket, own: int, pipes: tuple[int, int], total: int) 
         os._exit(0)
     kernel.unshare(kernel.CLONE_NEWPID)
     if kernel.fork() == 0:
-        control.close()
-        for descriptor in (own, *pipes):
+        for descriptor in open_here:
             os.close(descriptor)
         try:
-            family.enter(socket.socket(fileno=descriptors[0]), total)
+            family.enter(wire.Socket(fileno=descriptors[0]), total)
         except BaseException as error:
             with contextlib.suppress(OSError, ValueError):
                 wire.send(
-                    socket.socket(fileno=descriptors[0]),
+                    wire.Socket(fileno=descriptors[0]),
                     {"reply": "", "errno": 5, "error": f"{type(error).__name__}: {error}"},
                 )
         os._exit(1)
-    kernel.setns(own, kernel.CLONE_NEWPID)
+    kernel.setns(open_here[0], kernel.CLONE_NEWPID)
     os.close(descriptors[0])
 
 
