@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from agentrl.evals.attempts import pass_all_k, pass_at_k
 from agentrl.evals.statistics import (
     Array,
     bootstrap_interval,
@@ -87,6 +88,28 @@ def means(options: argparse.Namespace, rng: np.random.Generator) -> None:
             print(f"| {tasks} | {samples} | " + " | ".join(cells) + " |")
 
 
+def at_k(options: argparse.Namespace, rng: np.random.Generator) -> None:
+    from scipy.special import betaln
+
+    print("\npass@4 / pass^4 of 8 samples per task")
+    spread = [one for one in DIFFICULTIES if one.spread]
+    print("| tasks | " + " | ".join(one.name for one in spread) + " |")
+    print("| --- " * (1 + len(spread)) + "|")
+    tables = [at([8] * 9, range(9), 4) for at in (pass_at_k, pass_all_k)]
+    for tasks in (10, 30, 100, 300):
+        cells = []
+        for one in spread:
+            right = rng.binomial(8, one.draw(rng, (options.runs, tasks)))
+            a, b = one.mean * one.spread, (1 - one.mean) * one.spread
+            truths = (
+                1 - np.exp(betaln(a, b + 4) - betaln(a, b)),
+                np.exp(betaln(a + 4, b) - betaln(a, b)),
+            )
+            held = [share(wilson_bounds(t[right]), x) for t, x in zip(tables, truths, strict=True)]
+            cells.append(" / ".join(f"{one:.1f}" for one in held))
+        print(f"| {tasks} | " + " | ".join(cells) + " |")
+
+
 def differences(options: argparse.Namespace, rng: np.random.Generator) -> None:
     runs = options.runs // 2
     print("\nThe paired difference of two policies, the second right at a fifth more of the tasks")
@@ -113,7 +136,7 @@ def differences(options: argparse.Namespace, rng: np.random.Generator) -> None:
 
 
 def bootstraps(options: argparse.Namespace, rng: np.random.Generator) -> None:
-    runs = options.runs // 4
+    runs = options.runs // 8
     print(
         "\nThe bootstrap by task: percentile / BCa; of the ratio also ours, Student's t on its log"
     )
@@ -141,7 +164,7 @@ def bootstraps(options: argparse.Namespace, rng: np.random.Generator) -> None:
         (skewed, first, float(np.exp(0.5))),
         (tokens, ratio, float(np.exp(0.2 + 0.08))),
     )
-    for tasks in (10, 30, 100, 300):
+    for tasks in (10, 30, 100):
         cells = []
         for draw, statistic, truth in kinds:
             held = dict.fromkeys(METHODS, 0)
@@ -164,6 +187,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     means(options, rng)
+    at_k(options, rng)
     differences(options, rng)
     bootstraps(options, rng)
 

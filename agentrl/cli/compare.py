@@ -112,8 +112,12 @@ def _show_suites(found: EvalComparison, console: Console) -> None:
     for folder, policy in found.policies.items():
         console.print(f"{folder}: {policy}", markup=False)
     for suite in found.suites:
-        console.print(_scores_table(suite, several=len(found.suites) > 1))
-        console.print(_spending_table(suite))
+        if suite.tasks:
+            console.print(_scores_table(suite, several=len(found.suites) > 1))
+            console.print(_spending_table(suite))
+        else:
+            said = f"{suite.suite}: {suite.other} against {suite.first}: no task in common"
+            console.print(said, style="yellow", markup=False)
         for line in _told(suite):
             console.print(line, markup=False)
     for line in found.missing:
