@@ -149,7 +149,8 @@ class Indexer:
         score = score or self.source.score.get("", "reward")
         for number_, one in enumerate(trees):
             self._has_tokens |= len(one.tree.prompt_ids) > 0 and not self.source.speaks_text
-            for leaf in sorted(one.tree.leaves) or [ROOT]:
+            # Depth first, as the tree is drawn from top to bottom.
+            for leaf in sorted(one.tree.leaves, key=one.tree.path) or [ROOT]:
                 self._row(group, number_, leaf, one, score)
 
     def _row(self, group: int, tree: int, leaf: int, one: Shown, score: str) -> None:

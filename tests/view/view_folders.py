@@ -19,11 +19,11 @@ from agentrl.credit import GrpoCredit, TurnTable, assign
 from agentrl.evals.samples import Key, Sample, SampleLog, TurnText
 from agentrl.testing.trees import wide_group
 
-BROWSER = (
+BROWSER = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="apt-get install chromium"),
-)
+]
 
 
 def write_run(
@@ -132,21 +132,22 @@ def chromium(**settings: object) -> Iterator[object]:
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox"] if os.geteuid() == 0 else [],
         )
-        context = browser.new_context(viewport={"width": 1400, "height": 900}, **settings)
-        page = context.new_page()
-        page.errors = []
-        page.asked = []
-        page.dialogs = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on(
-            "console", lambda said: page.errors.append(said.text) if said.type == "error" else 0
-        )
-        page.on("request", lambda asked: page.asked.append(asked.url))
-        page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
+        page = watched(browser, **settings)
         try:
             yield page
         finally:
             browser.close()
+
+
+def watched(browser, **settings: object):
+    """A page that notes its errors, dialogs and requests."""
+    page = browser.new_context(viewport={"width": 1400, "height": 900}, **settings).new_page()
+    page.errors, page.asked, page.dialogs = [], [], []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else 0)
+    page.on("request", lambda asked: page.asked.append(asked.url))
+    page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
+    return page
 
 
 def look(page, file: Path, place: str = "") -> None:

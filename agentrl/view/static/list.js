@@ -67,8 +67,8 @@ function meanOf(source, column, group) {
 
 // `items`: group numbers or row numbers, sorted; absent values stand last.
 function ordered(source, items, byGroup) {
-  const [, column] = SORTS[state.sort] || SORTS.order;
-  if (state.sort === "order" || !SORTS[state.sort]) return state.down ? items.reverse() : items;
+  if (state.sort === "order" || !Object.hasOwn(SORTS, state.sort)) return state.down ? items.reverse() : items;
+  const [, column] = SORTS[state.sort];
   const spread = state.sort === "credit" && byGroup;
   const key = items.map((item) => {
     if (state.sort === "branches") return source.groups.branches[byGroup ? item : source.rows.group[item]];

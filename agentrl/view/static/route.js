@@ -14,7 +14,7 @@ function readAddress() {
   const [room, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   Object.assign(state, DEFAULTS, room ? { room } : {});
   for (const [name, value] of new URLSearchParams(query)) {
-    if (name in DEFAULTS && name !== "room") state[name] = value;
+    if (Object.hasOwn(DEFAULTS, name) && name !== "room") state[name] = value;
   }
 }
 
