@@ -56,6 +56,7 @@ def repeated(parents: np.ndarray, groups: int) -> TurnTable:
         depth=np.tile(depth, groups),
         reward=reward,
         tokens=np.full(size * groups, 64),
+        state=np.arange(size * groups) // 4,
         leaf_turn=leaf_turn,
         leaf_group=np.repeat(np.arange(groups), len(leaves)),
         leaf_truncated=np.zeros(len(leaf_turn), bool),

@@ -6,13 +6,14 @@ from pydantic import Field
 
 from agentrl.credit.aggregate import assign, row_weights
 from agentrl.credit.arpo import ArpoCredit
+from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
 from agentrl.credit.rloo import RlooCredit
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.credit.tree_grpo import TreeGrpoCredit
 
 AnyCredit: TypeAlias = Annotated[
-    GrpoCredit | RlooCredit | ArpoCredit | TreeGrpoCredit, Field(discriminator="type")
+    GrpoCredit | RlooCredit | ArpoCredit | TreeGrpoCredit | GigpoCredit, Field(discriminator="type")
 ]
 """Every credit method that a recipe can name."""
 
@@ -20,6 +21,7 @@ __all__ = [
     "AnyCredit",
     "ArpoCredit",
     "Credit",
+    "GigpoCredit",
     "GrpoCredit",
     "RlooCredit",
     "TreeGrpoCredit",

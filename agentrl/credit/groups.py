@@ -35,6 +35,42 @@ class LeafAdvantages(NamedTuple):
     leaves_unscored: int
 
 
+class Compared(NamedTuple):
+    """N values beside their groups' means; G groups.
+
+    `advantage` (N,) is 0 for values that are not counted and in groups whose values are `equal`
+    (G,); `size` (G,) counts.
+    """
+
+    advantage: Float64
+    size: Float64
+    equal: Bool
+
+
+def against_group(
+    values: Float64,
+    group: Int64,
+    counted: Bool,
+    n_groups: int,
+    *,
+    scale: Literal["std", "none"],
+) -> Compared:
+    """(value - mean) / (std + 1e-6), ddof = 1, over the counted values of each group; float64.
+
+    With `scale="none"` the difference alone. In a group of one it is 0.
+    """
+    value = np.where(counted, values, 0.0)
+    size = np.bincount(group[counted], minlength=n_groups).astype(np.float64)
+    mean = np.bincount(group, value, n_groups) / np.maximum(size, 1)
+    deviation = np.where(counted, value - mean[group], 0.0)
+    equal = _spread(group, values, counted, n_groups) <= EQUAL * np.maximum(1.0, np.abs(mean))
+    advantage = np.where(equal[group], 0.0, deviation)
+    if scale == "std":
+        squares = np.bincount(group, deviation**2, n_groups)
+        advantage /= np.sqrt(squares / np.maximum(size - 1, 1))[group] + EPSILON
+    return Compared(advantage, size, equal)
+
+
 class GroupBaseline(Settings):
     """How a return is compared with its group; the settings that GRPO and ARPO have in common.
 
@@ -60,20 +96,11 @@ class GroupBaseline(Settings):
         scored = np.isfinite(returns)
         counted = scored & ~table.leaf_truncated if self.truncated == "exclude" else scored
         group = table.leaf_group
-        value = np.where(counted, returns, 0.0)
-        size = np.bincount(group[counted], minlength=table.n_groups).astype(np.float64)
-        mean = np.bincount(group, value, table.n_groups) / np.maximum(size, 1)
-        deviation = np.where(counted, value - mean[group], 0.0)
-        equal = _spread(group, returns, counted, table.n_groups) <= EQUAL * np.maximum(
-            1.0, np.abs(mean)
-        )
-        advantage = np.where(equal[group], 0.0, deviation)
-        if self.scale == "std":
-            squares = np.bincount(group, deviation**2, table.n_groups)
-            advantage /= np.sqrt(squares / np.maximum(size - 1, 1))[group] + EPSILON
+        found = against_group(returns, group, counted, table.n_groups, scale=self.scale)
+        size, advantage = found.size, found.advantage
         trains = counted & self._enough(size)[group]
         if self.singleton == "raw":
-            advantage = np.where(size[group] == 1, value, advantage)
+            advantage = np.where(counted & (size[group] == 1), returns, advantage)
         if self.truncated == "mask":
             trains &= ~table.leaf_truncated
         return LeafAdvantages(
@@ -81,7 +108,7 @@ class GroupBaseline(Settings):
             trains=trains,
             compared=size,
             groups_dropped=int(np.count_nonzero(~self._enough(size))),
-            groups_equal=int(np.count_nonzero(equal & (size > 1))),
+            groups_equal=int(np.count_nonzero(found.equal & (size > 1))),
             leaves_unscored=int(np.count_nonzero(~scored)),
         )
 
@@ -95,14 +122,14 @@ class GroupBaseline(Settings):
         return size >= (1 if self.singleton == "raw" else 2)
 
 
-def _spread(group: Int64, returns: Float64, counted: Bool, n_groups: int) -> Float64:
-    """Largest minus smallest counted return of each group (G,); 0 where none is counted."""
+def _spread(group: Int64, values: Float64, counted: Bool, n_groups: int) -> Float64:
+    """Largest minus smallest counted value of each group (G,); 0 where none is counted."""
     spread = np.zeros(n_groups)
     order = np.argsort(group, kind="stable")  # In a table of whole groups it is the identity.
     chosen = order[counted[order]]
     if len(chosen):
         starts = np.flatnonzero(np.diff(group[chosen], prepend=-1))
-        value = returns[chosen]
+        value = values[chosen]
         high, low = np.maximum.reduceat(value, starts), np.minimum.reduceat(value, starts)
         spread[group[chosen[starts]]] = high - low
     return spread

@@ -29,6 +29,7 @@ class TurnTable:
     depth: Int64  # (K,) 0 for a root's child
     reward: Float64  # (K,)
     tokens: Int64  # (K,) action tokens
+    state: Int64  # (K,) equal for turns of a group that acted from the same state; -1: unknown
     leaf_turn: Int64  # (L,) row of each leaf
     leaf_group: Int64  # (L,)
     leaf_truncated: Bool  # (L,)
@@ -43,6 +44,8 @@ class TurnTable:
         depth: list[int] = []
         reward: list[float] = []
         tokens: list[int] = []
+        state: list[int] = []
+        known: dict[tuple[int, str], int] = {}
         leaf_turn: list[int] = []
         leaf_group: list[int] = []
         leaf_truncated: list[bool] = []
@@ -57,6 +60,8 @@ class TurnTable:
                     depth.append(0 if above == ROOT else depth[base + above] + 1)
                     reward.append(turn.reward)
                     tokens.append(len(turn.action_ids))
+                    key = (g, turn.state_key)
+                    state.append(known.setdefault(key, len(known)) if turn.state_key else -1)
                     reason = one.leaves.get(node)
                     if reason is not None and not reason.is_failure:
                         leaf_turn.append(base + node)
@@ -70,6 +75,7 @@ class TurnTable:
             depth=np.asarray(depth, np.int64),
             reward=np.asarray(reward, np.float64),
             tokens=np.asarray(tokens, np.int64),
+            state=np.asarray(state, np.int64),
             leaf_turn=np.asarray(leaf_turn, np.int64),
             leaf_group=np.asarray(leaf_group, np.int64),
             leaf_truncated=np.asarray(leaf_truncated, np.bool_),

@@ -109,6 +109,8 @@ ABOUT = {
     "credit.singleton": "a group of one: zero trains nothing, raw takes its return, error stops",
     "credit.truncated": "truncated trajectories: keep, mask (compared, not trained), exclude",
     "credit.terms": "against the tree (intra), the task's trees (inter), or both",
+    "credit.gamma": "discount of rewards that come after a step",
+    "credit.omega": "weight of a step's advantage beside its trajectory's",
     "credit.attribution": "of shared turns: soft keeps each trajectory's advantage, hard the mean",
     "learner.ranks": "processes that train together",
     "learner.zero_stage": "what DeepSpeed shards: 1 optimizer, 2 also gradients, 3 also weights",

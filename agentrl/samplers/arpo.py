@@ -26,8 +26,9 @@ from agentrl.samplers.lines import LineKey, in_order, play_to_end, turn_seed
 class ArpoSampler(Settings):
     """`initial` trajectories, and branches where the policy grew uncertain after a tool's answer.
 
-    The entropy H_t of the first `probe_tokens` tokens of the action that follows an observation
-    is compared with H_init, the same of the first action of its tree:
+    ARPO (arXiv:2507.19849, section 3). The entropy H_t of the first `probe_tokens` tokens of the
+    action that follows an observation is compared with H_init, the same of the first action of
+    its tree:
 
         dH = (H_t - H_init) / ln(vocabulary size),   P = alpha + beta * dH
 
