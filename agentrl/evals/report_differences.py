@@ -11,6 +11,8 @@ from agentrl.evals.compare import ScoreDifference, SuiteComparison, compare_eval
 from agentrl.evals.report_numbers import is_share
 from agentrl.evals.results import Estimate
 
+_SURE = 0.05
+
 
 class Difference(NamedTuple):
     """One score of two evaluations on the tasks that both scored: the second minus the first."""
@@ -78,7 +80,7 @@ def _verdict(one: ScoreDifference, pair: tuple[str, str], *, share: bool) -> lis
     said = []
     if low is None or high is None:
         said.append("Too few tasks to say how sure this is.")
-    elif low > 0 or high < 0:
+    elif (low > 0 or high < 0) and (one.p is None or one.p < _SURE):
         said.append(f"{other if low > 0 else first} is higher.")
     else:
         said.append("These tasks do not show which is higher.")

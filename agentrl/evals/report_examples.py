@@ -43,15 +43,15 @@ def examples(
     """Up to `each` right, wrong and failed samples of every suite, by its tag.
 
     `scores` names the component that decides for each suite. The samples are the first of their
-    kind in the order of their keys, so the choice depends on no order of arrival. Where there is
-    no log there are none.
+    kind in the order of their keys, one of a task, so the choice depends on no order of arrival.
+    Where there is no log there are none.
     """
     kept: dict[tuple[str, Verdict], list[Sample]] = defaultdict(list)
     for sample in final_samples(path) if path.is_file() else ():
         suite = sample.key.suite
         if suite in scores:
             found = kept[suite, _verdict(sample, scores[suite])]
-            if len(found) < each:
+            if len(found) < each and sample.key.task_id not in {one.key.task_id for one in found}:
                 found.append(sample)
     order: tuple[Verdict, ...] = ("right", "wrong", "failed")
     return {

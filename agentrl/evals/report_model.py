@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from agentrl.evals.plan import PlannedSuite
+from agentrl.evals.plan import EvalPlan, PlannedSuite
 from agentrl.evals.report_differences import Difference, Differences, differences
 from agentrl.evals.report_examples import Example, examples
 from agentrl.evals.report_numbers import ABSENT, duration, estimate_text, quantity, value_text
@@ -38,17 +38,12 @@ HUES = 8
 
 
 class Evaluated(NamedTuple):
-    """One evaluation in a report, named by a letter."""
+    """One evaluation in a report, named by a letter and by its policy."""
 
     letter: str
+    name: str
     folder: Path
     results: Results
-
-    @property
-    def name(self) -> str:
-        """How the user named the policy, with its model where that says more."""
-        plan = self.results.plan
-        return plan.policy if plan.model in ("", plan.policy) else f"{plan.policy} ({plan.model})"
 
     def part(self, tag: str) -> SuiteResult | None:
         """Its results on one suite."""
@@ -129,7 +124,7 @@ def build(evaluations: Sequence[Evaluated]) -> Report:
     sections = tuple(
         _section(tag, evaluations, [found.get(tag, ()) for found in shown], paired) for tag in tags
     )
-    names = ", ".join(dict.fromkeys(one.name for one in evaluations))
+    names = ", ".join(dict.fromkeys(_policy(one.results.plan) for one in evaluations))
     return Report(
         title=f"Evaluation of {names}",
         policies=tuple((one.letter, n % HUES, one.name) for n, one in enumerate(evaluations)),
@@ -141,16 +136,22 @@ def build(evaluations: Sequence[Evaluated]) -> Report:
 
 
 def lettered(loaded: Iterable[tuple[Path, Results]]) -> list[Evaluated]:
-    """Evaluations named A, B, ..., Z, A1, B1, ..."""
-    letters = string.ascii_uppercase
-    return [
-        Evaluated(
-            letters[n % len(letters)] + (str(n // len(letters)) if n >= len(letters) else ""),
-            folder,
-            results,
-        )
-        for n, (folder, results) in enumerate(loaded)
-    ]
+    """Evaluations named A, B, ..., Z, A1, B1, ...; of one policy, by their folders too."""
+    pairs, letters = list(loaded), string.ascii_uppercase
+    names = [_policy(results.plan) for _, results in pairs]
+    found = []
+    for n, (folder, results) in enumerate(pairs):
+        again = n // len(letters)
+        letter = letters[n % len(letters)] + (str(again) if again else "")
+        name = f"{names[n]}, {folder.name}" if names.count(names[n]) > 1 else names[n]
+        found.append(Evaluated(letter, name, folder, results))
+    return found
+
+
+def _policy(plan: EvalPlan) -> str:
+    """How the user named the policy; of a server, with the model that it was asked for."""
+    model = getattr(plan.engine, "model", None) or plan.model
+    return f"{model} at {plan.policy}" if "://" in plan.policy and model else plan.policy
 
 
 def _overview(tags: Sequence[str], evaluations: Sequence[Evaluated]) -> Table:
@@ -310,19 +311,20 @@ def _family(estimates: Mapping[str, Estimate], family: str) -> dict[int, Estimat
 
 def _measures(parts: Parts) -> Table:
     names = dict.fromkeys(name for _, _, part in parts for name in part.estimates)
+    known = {
+        name: [part.estimates[name] for _, _, part in parts if name in part.estimates]
+        for name in names
+    }
     return Table(
         ("measure", *(one.letter for _, one, _ in parts), "interval"),
         tuple(
             (
                 name,
-                *(estimate_text(name, part.estimates.get(name)) for _, _, part in parts),
-                ", ".join(
-                    dict.fromkeys(
-                        part.estimates[name].method
-                        for _, _, part in parts
-                        if name in part.estimates
-                    )
+                *(
+                    estimate_text(name, part.estimates.get(name), *known[name])
+                    for _, _, part in parts
                 ),
+                ", ".join(dict.fromkeys(one.method for one in known[name])),
             )
             for name in names
         ),

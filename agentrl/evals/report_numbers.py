@@ -36,11 +36,11 @@ def interval_text(estimate: Estimate, *, share: bool) -> str:
     return f"[{factor * estimate.low:.{digits}f}, {factor * estimate.high:.{digits}f}]"
 
 
-def estimate_text(name: str, estimate: Estimate | None) -> str:
-    """Value and interval: `74.3 % [70.1, 78.2]`."""
+def estimate_text(name: str, estimate: Estimate | None, *beside: Estimate) -> str:
+    """Value and interval: `74.3 % [70.1, 78.2]`; in one unit with those that stand `beside` it."""
     if estimate is None or estimate.value is None:
         return ABSENT
-    share = is_share(name, estimate)
+    share = is_share(name, estimate, *beside)
     parts = (value_text(estimate.value, share=share), interval_text(estimate, share=share))
     return " ".join(part for part in parts if part)
 

@@ -41,6 +41,7 @@ def test_shares_are_in_per_cent_and_rewards_as_they_are():
     assert estimate_text("reward", estimate(0.7431, 0.7, 0.8)) == "0.743 [0.700, 0.800]"
     assert estimate_text("points", estimate(12.5, 11.0, 14.0)) == "12.500 [11.000, 14.000]"
     assert estimate_text("em", estimate(0.5)) == "50.0 %"
+    assert estimate_text("calls", estimate(0.5), estimate(20.0)) == "0.500"
     assert estimate_text("em", estimate(None)) == estimate_text("em", None) == "–"
 
 
@@ -302,7 +303,7 @@ def test_published_values_have_their_source_and_a_caution(tmp_path, monkeypatch)
     folder = write(tmp_path / "a", results([part(), part("toy@2")]), four_samples())
     written = write_reports([folder])
     for text in (texts(written.page.read_text()), written.table.read_text()):
-        assert "Someone 2026, table 3" in text and "with care" in text
+        assert "Someone 2026, table 3" in text and "differ between papers" in text
         assert text.count("table 3") == 1  # The other version's scores are other scores.
     assert "90.5 % published" in texts(written.page.read_text())
 
@@ -334,3 +335,39 @@ def test_reports_are_made_of_the_same_evaluations_the_same(tmp_path):
     assert first == again and sorted(p.name for p in (tmp_path / "x").iterdir()) == [
         *("r.html", "r.md")
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_in_a_browser_hostile_text_is_text_and_the_page_fits(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    named = HOSTILE.replace("\ud800", "")
+    lost = sample("t9", failure="environment", error=HOSTILE)
+    strange = [sample(HOSTILE, prompt=HOSTILE, action=HOSTILE), sample("z", action="x" * 1_000_000)]
+    a = write(tmp_path / "a", results([part()], policy=named), [*strange, lost])
+    b = write(tmp_path / "b", results([part(value=0.5)], policy="runs/x"), four_samples())
+    written = write_reports([a, b], tmp_path / "both.html")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        asked, said = [], []
+        for width, scheme in ((1200, "light"), (400, "dark")):
+            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.goto(written.page.as_uri())
+            assert page.title().startswith("Evaluation of <script>")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.locator("script, img, a, iframe").count() == 0
+            assert page.locator("svg circle").count() == 2
+            # Reading needs no script: what is folded opens by itself.
+            first = page.locator("details").first
+            assert not first.locator("pre").first.is_visible()
+            first.locator("summary").click()
+            assert "<img src=x onerror=" in first.locator("pre").first.inner_text()
+            assert "characters left out]" in page.locator("body").inner_html()
+            page.close()
+        browser.close()
+    assert set(asked) == {written.page.as_uri()} and said == []
