@@ -76,9 +76,9 @@ def outcome_of(sample: Sample) -> Outcome:
         for answer, text in zip(sample.answers, texts, strict=False)
         if text
     )
-    attempt = None
-    if sample.solved_turn is not None:
-        given = sample.answers[: sample.solved_turn + 1]
+    attempt, solved_turn = None, _solved_turn(sample)
+    if solved_turn is not None:
+        given = sample.answers[: solved_turn + 1]
         attempt = sum(answer is not None for answer in given) or None
     answer = sample.answer
     return Outcome(
@@ -90,10 +90,22 @@ def outcome_of(sample: Sample) -> Outcome:
         answers=tuple(plain_answer(one) for one in sample.answers if one is not None),
         last_answer=None if answer is None else plain_answer(answer),
         extracted=extracted,
-        solved_turn=sample.solved_turn,
+        solved_turn=solved_turn,
         attempt=attempt,
         amounts=tuple(float(getattr(sample, name)) for name in AMOUNTS),
     )
+
+
+def _solved_turn(sample: Sample) -> int | None:
+    """The turn that solved the task, also where the score of a late success is reduced.
+
+    An episode that may answer again (`try_again`) ends with the answer that solves it, and says so
+    in its metrics `attempts` and `solved`.
+    """
+    scores = sample.scores
+    if sample.solved_turn is None and "attempts" in scores and scores.get("solved", 0) >= _REACHED:
+        return sample.turns - 1
+    return sample.solved_turn
 
 
 def summarise(

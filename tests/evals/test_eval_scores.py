@@ -112,6 +112,18 @@ def test_success_by_turn_and_by_answer_where_wrong_answers_may_be_mended() -> No
     assert found["unique_answer_ratio"] == pytest.approx((2 / 3 + 1 + 1 / 3) / 3)
 
 
+def test_a_late_success_counts_by_its_answer_although_its_score_is_reduced() -> None:
+    metrics = {"attempts": 2.0, "solved": 1.0}
+    samples = [
+        sample_of("a", answers=["1", "2"], correct=0.5, scores=metrics),
+        sample_of("b", answers=["1", "1"], correct=0.0, scores=metrics | {"solved": 0.0}),
+    ]
+    found = values(result(samples))
+    assert [found[f"succ@{k}"] for k in (1, 2)] == [0.0, 0.5]
+    assert [found[f"solved_by_turn@{k}"] for k in (1, 2)] == [0.0, 0.5]
+    assert (found["correct"], found["solved"]) == (0.25, 0.5)
+
+
 def test_every_component_has_its_own_tasks_and_absent_is_not_0() -> None:
     samples = [
         sample_of("a", scores={"em": 1.0, "f1": 1.0}),
