@@ -90,25 +90,30 @@ async def check_suite(
         said = f"{suite.env} has no tasks in split {suite.split!r}"
         return CheckReport(suite=suite.tag, tasks=0, findings=(_fault("rows", said),))
     chosen = rows[:tasks]
-    found = [Finding("rows", "ok", f"{len(rows)} tasks"), _ids(rows)]
-    prompts: Sequence[str] = ()
-    if suite.family not in _STARTS_PROGRAMS:
+    played = played and not suite.unchecked
+    gold: Sequence[Attempt] = ()
+    if played:
+        tell(f"playing gold actions in {len(chosen)} tasks")
+        gold = await play(suite, args, chosen)
+    if suite.family in _STARTS_PROGRAMS:
+        prompts: Sequence[str] = [one.prompt for one in gold]
+    else:
         tell("reading the prompts")
         prompts = await _prompts(make_env(suite.env, **args), chosen)
-    found += [
+    found = [
+        Finding("rows", "ok", f"{len(rows)} tasks"),
+        _ids(rows),
         _duplicates(chosen, prompts),
         await _train(suite, args, data, chosen, prompts),
         _limits(suite, chosen, prompts),
     ]
-    for spoiled in (False, True):
-        rule = "spoiled" if spoiled else "gold"
-        if suite.unchecked or not played:
-            reason = suite.unchecked or "no episode was to be played"
-            found.append(Finding(rule, "skipped", reason))
-            continue
-        tell(f"playing {rule} actions in {len(chosen)} tasks")
-        attempts = await play(suite, args, chosen, spoiled=spoiled)
-        found += list(_played(suite, attempts, spoiled=spoiled))
+    if played:
+        tell(f"playing spoiled actions in {len(chosen)} tasks")
+        spoiled = await play(suite, args, chosen, spoiled=True)
+        found += [*_played(suite, gold, spoiled=False), *_played(suite, spoiled, spoiled=True)]
+    else:
+        reason = suite.unchecked or "no episode was to be played"
+        found += [Finding(rule, "skipped", reason) for rule in ("gold", "spoiled")]
     return CheckReport(suite=suite.tag, tasks=len(chosen), findings=tuple(found))
 
 

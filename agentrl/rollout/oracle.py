@@ -14,10 +14,6 @@ from agentrl.rollout.render import Rendering
 _TURNS_COMPARED = 64
 
 
-class IndistinctError(DataError):
-    """Two tasks show the same prompt and want different actions."""
-
-
 class Oracle:
     """The text of a context -> the expert action of its turn, for a `ScriptedEngine`.
 
@@ -40,21 +36,21 @@ class Oracle:
         self._played: dict[str, dict[str, tuple[str, ...]]] = {}
 
     async def add(self, tasks: Iterable[Task]) -> None:
-        """Learn the prompts of `tasks`, which must not depend on the episode's seed.
-
-        Raises:
-            IndistinctError: an oracle that knows this task's copy cannot learn it, too.
-        """
+        """Learn the prompts of `tasks`, which must not depend on the episode's seed."""
         async with self._resetting:
             for task in tasks:
                 observation = await self._env.reset(task, seed=0)
                 ids = self._renderer.prompt_ids(observation, self._env.tool_schemas)
-                prompt = self._renderer.decode(ids)
-                alike = self._prompts.setdefault(prompt, [])
-                if not any((one.id, one.data) == (task.id, task.data) for one in alike):
-                    self._check_alike([*alike, task], (prompt,))
-                    alike.append(task)
-        self._lengths = sorted({len(prompt) for prompt in self._prompts}, reverse=True)
+                self.learn(task, self._renderer.decode(ids))
+
+    def learn(self, task: Task, prompt: str) -> None:
+        """Learn that `task` shows `prompt`, the text of a context that nobody has acted in."""
+        alike = self._prompts.setdefault(prompt, [])
+        if not any((one.id, one.data) == (task.id, task.data) for one in alike):
+            self._check_alike([*alike, task], (prompt,))
+            alike.append(task)
+        if len(prompt) not in self._lengths:
+            self._lengths = sorted([*self._lengths, len(prompt)], reverse=True)
 
     async def close(self) -> None:
         """Free what the env holds; may be called twice."""
@@ -85,12 +81,14 @@ class Oracle:
 
     def _check_alike(self, tasks: Sequence[Task], seen: tuple[str, ...]) -> None:
         """Find at once what would show itself in the middle of a run."""
-        if len(tasks) > 1 and self._agreed(tasks, seen) is None:
-            raise IndistinctError(_indistinct(tasks[0], tasks[-1]))
+        if len(tasks) < 2:
+            return
+        if self._agreed(tasks, seen) is None:
+            raise DataError(_indistinct(tasks[0], tasks[-1]))
         for turn in range(_TURNS_COMPARED):
             gold = {self._env.gold_action(task, turn) for task in tasks}
             if len(gold) > 1:
-                raise IndistinctError(_indistinct(tasks[0], tasks[-1]))
+                raise DataError(_indistinct(tasks[0], tasks[-1]))
             if gold == {None}:
                 break
 
@@ -98,7 +96,7 @@ class Oracle:
         action = self._env.expert_action(tasks[0], seen)
         for other in tasks[1:]:
             if self._env.expert_action(other, seen) != action:
-                raise IndistinctError(_indistinct(tasks[0], other))
+                raise DataError(_indistinct(tasks[0], other))
         return action
 
     def _tasks_of(self, context: str) -> tuple[list[Task], int]:

@@ -93,6 +93,20 @@ async def test_copies_are_noted_and_each_is_played():
     assert "spoiled" in ok(report)
 
 
+async def test_prompts_of_what_starts_programs_are_read_while_it_is_played():
+    suite = quiz(
+        ("a", "Which?", "this", "this"),
+        ("b", "Which?", "that", "that"),
+        ("c", "one " * CONTEXT, "here", "here"),
+        family="desktop",
+    )
+    report = await check_suite(suite)
+    assert of(report, "prompts") == [("note", ("a", "b"))]
+    assert of(report, "limits") == [("fault", ("c",))]
+    report = await check_suite(suite, played=False)
+    assert of(report, "prompts") == of(report, "limits") == [("skipped", ())]
+
+
 async def test_ids_that_are_there_twice_are_named():
     suite = quiz(("a", "Which?", "this", "this"), ("a", "Where?", "here", "here"))
     report = await check_suite(suite, tasks=1)
