@@ -39,7 +39,7 @@ SUITES: tuple[Suite, ...] = (
         licence="MIT",
         source="arXiv:2110.14168, https://github.com/openai/grade-school-math",
         references=(
-            Reference("Qwen2-72B (base, 4 shots)", "accuracy", 0.895, "https://qwen2.org/?p=167"),
+            Reference("Qwen2-72B (base, 4 shots)", "correct", 0.895, "https://qwen2.org/?p=167"),
         ),
     ),
     _suite(
