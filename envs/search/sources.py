@@ -127,7 +127,8 @@ def _popqa(line: Row) -> Question:
 
 def _musique(line: Row) -> Question:
     question = _question(line, "answer")
-    answers = (*question.answers, *line.texts("answer_aliases"))
+    aliases = (one for one in line.texts("answer_aliases") if one.strip())
+    answers = (*question.answers, *aliases)
     return question._replace(answers=tuple(dict.fromkeys(answers)))
 
 

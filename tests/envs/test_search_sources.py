@@ -115,7 +115,7 @@ RELEASES = {
         ("5a", "Who?", ("yes",)),
     ),
     "musique": (
-        {"id": "2hop__1", "question": "Who?", "answer": "A", "answer_aliases": ["B", "A"]},
+        {"id": "2hop__1", "question": "Who?", "answer": "A", "answer_aliases": ["B", " ", "A"]},
         ("2hop__1", "Who?", ("A", "B")),
     ),
     "bamboogle": ({"Question": "Who?", "Answer": "A"}, ("eval-0", "Who?", ("A",))),
