@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import random
 import socket
@@ -26,7 +28,9 @@ FAILURES = ("status", "busy", "html", "cut", "half")
 class HostileChat:
     """Fails `failing` of its requests and hangs on `hanging` of them, by chance of `seed`.
 
-    It answers the last word of the last message. One that asks to say "never" fails always.
+    It answers the last word of the last message, or the SHA-256 of its picture; with tools it
+    calls the first for the word that the user said last, and then says what it was told. One that
+    asks to say "never" fails always.
     """
 
     failing: float = 0.1
@@ -44,7 +48,7 @@ class HostileChat:
             body = await request.json()
             self.bodies.append(body)
             asked = body["messages"][-1]["content"]
-            word = asked.split()[-1]
+            word = _picture(asked[-1]) if isinstance(asked, list) else asked.split()[-1]
             drawn = chance.random()
             if word == "never":
                 kind = "status"
@@ -53,7 +57,16 @@ class HostileChat:
             else:
                 kind = chance.choice(FAILURES) if drawn < self.hanging + self.failing else "fine"
             self.seen[kind] += 1
-            return await self._answer(kind, word)
+            message: dict[str, object] = {"role": "assistant", "content": word}
+            if "tools" in body and body["messages"][-1]["role"] == "user":
+                called = body["tools"][0]["function"]["name"]
+                function = {"name": called, "arguments": json.dumps({"query": word})}
+                message = {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "call-1", "type": "function", "function": function}],
+                }
+            return await self._answer(kind, message)
 
         async def models(request: Request) -> Response:
             return JSONResponse({"data": [{"id": "echo"}]})
@@ -65,8 +78,7 @@ class HostileChat:
             ]
         )
 
-    async def _answer(self, kind: str, word: str) -> Response:
-        message = {"role": "assistant", "content": word}
+    async def _answer(self, kind: str, message: dict[str, object]) -> Response:
         whole = {
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
@@ -88,6 +100,11 @@ class HostileChat:
 
             return StreamingResponse(half(), headers={"content-length": "400"})
         return JSONResponse(whole)
+
+
+def _picture(part: dict[str, dict[str, str]]) -> str:
+    data = base64.b64decode(part["image_url"]["url"].partition("base64,")[2])
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextlib.contextmanager
