@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from agentrl.evals.suite import Rows, Suite
+from agentrl.evals.suite import Reference, Rows, Suite
 
 _WEB: Final[Mapping[str, Any]] = {
     "prompt": "short",
@@ -25,10 +25,23 @@ _JUDGED = (
 )
 
 
+def _by_aepo(value: float, questions: str) -> tuple[Reference, ...]:
+    """What a policy of 14B parameters reaches with tools, as a judge sees it."""
+    source = f"arXiv:2510.14545, abstract; {questions}, graded by a judge"
+    return (Reference("AEPO, Qwen3-14B", "judge", value, source),)
+
+
 def _both(
-    name: str, title: str, rows: Rows, *, score: str = "em", **others: Any
+    name: str,
+    title: str,
+    rows: Rows,
+    *,
+    score: str = "em",
+    on_the_web: tuple[Reference, ...] = (),
+    closed_book: tuple[Reference, ...] = (),
+    **others: Any,
 ) -> Iterator[Suite]:
-    """The set on the live web, and closed book."""
+    """The set on the live web, and closed book, with what was published of each."""
     rewards = {"rewards": {score: 1.0}}
     also = tuple(one for one in ("em", "f1", "cover_em") if one != score)
     told = others.pop("notes", "")
@@ -47,6 +60,7 @@ def _both(
         max_turns=16,
         max_tokens_per_turn=4096,
         given=_GIVEN,
+        references=on_the_web,
         notes=f"{_GIVE} {told}".strip(),
         **common,
     )
@@ -57,6 +71,7 @@ def _both(
         args={"prompt": "final" if score == "gaia" else "tag", **rewards},
         max_turns=1,
         max_tokens_per_turn=8192,
+        references=closed_book,
         notes=told,
         **common,
     )
@@ -70,6 +85,7 @@ SUITES: tuple[Suite, ...] = (
         score="gaia",
         licence="gated, and not to be shared on in a form that crawlers read",
         source="arXiv:2311.12983",
+        on_the_web=_by_aepo(0.476, "103 questions"),
         notes="Graded by GAIA's own rule. Others report 103 of these questions.",
     ),
     *_both(
@@ -79,6 +95,10 @@ SUITES: tuple[Suite, ...] = (
         size=4326,
         licence="MIT",
         source="arXiv:2411.04368",
+        closed_book=tuple(
+            Reference(policy, "judge", value, "https://github.com/openai/simple-evals, README")
+            for policy, value in (("o3", 0.494), ("o1", 0.426), ("gpt-4.1-2025-04-14", 0.416))
+        ),
         notes=f"{_JUDGED} The published set-up is closed book, with the bare question.",
     ),
     *_both(
@@ -88,6 +108,7 @@ SUITES: tuple[Suite, ...] = (
         size=680,
         licence="Apache-2.0",
         source="arXiv:2501.07572",
+        on_the_web=_by_aepo(0.430, "200 questions"),
         notes=f"{_JUDGED} The site where the answer stands is not told.",
     ),
     *_both(
@@ -96,6 +117,7 @@ SUITES: tuple[Suite, ...] = (
         Rows("cais/hle@test", "hle/test.jsonl"),
         licence="MIT, gated; not to be trained on or shared on",
         source="arXiv:2501.14249",
+        on_the_web=_by_aepo(0.112, "500 questions"),
         notes=_JUDGED,
     ),
 )
