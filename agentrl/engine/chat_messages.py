@@ -189,7 +189,10 @@ def _exchange(said: Message, results: Sequence[Message], *, first: int, native: 
         {
             "id": id_,
             "type": "function",
-            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+            "function": {
+                "name": call.name,
+                "arguments": _sendable(json.dumps(call.arguments, ensure_ascii=False)),
+            },
         }
         for id_, call in zip(ids, calls, strict=True)
     ]

@@ -56,6 +56,10 @@ def policy_of(
     if named.startswith("scripted:"):
         return _script(named, model=model, tokenizer=tokenizer, engine=engine)
     if named.startswith(("http://", "https://")):
+        for page in ("/chat/completions", "/completions", "/models"):
+            if named.rstrip("/").endswith(page):
+                base = named.rstrip("/").removesuffix(page)
+                raise RecipeError(f"policy {named!r} is a page of a server: name it {base!r}")
         name = _served(named, model, transport)
         return _server(named, name, tokenizer=tokenizer, engine=engine)
     if "://" in named:

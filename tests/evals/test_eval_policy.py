@@ -130,6 +130,7 @@ def test_the_key_goes_with_the_question_for_models(monkeypatch) -> None:
         ("./nowhere", {}, "no folder './nowhere'"),
         ("tiny/serch", {}, "Did you mean 'tiny/search'"),
         (URL, {"engine": "vllm", "model": "only"}, "not for a server"),
+        (f"{URL}/chat/completions/", {}, f"is a page of a server: name it '{URL}'"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_what_would(named, options, said) -> None:
