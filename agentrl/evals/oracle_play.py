@@ -22,7 +22,7 @@ from agentrl.rollout.settings import LimitsSettings, RolloutSettings, SamplingSe
 from agentrl.rollout.transcript import Transcript
 from agentrl.samplers.chain import ChainSampler
 
-_AT_ONCE = {"code": 16, "web": 6, "desktop": 3}
+_AT_ONCE = {"code": 16, "web": 6, "desktop": 2}
 _SPOILED_TURNS = 3
 
 
