@@ -219,7 +219,10 @@ class OneRequestEach(httpx.AsyncBaseTransport):
     def __init__(self, url: httpx.URL) -> None:
         """The server's address decides on encryption and proxy (`HTTPS_PROXY`, `NO_PROXY`)."""
         self._verify = httpx.create_ssl_context() if url.scheme == "https" else False
-        proxy = urllib.request.getproxies().get(url.scheme)
+        named = urllib.request.getproxies()
+        proxy = named.get(url.scheme) or named.get("all")
+        if proxy is not None and "://" not in proxy:
+            proxy = f"http://{proxy}"
         self._proxy = None if urllib.request.proxy_bypass(url.host) else proxy
         self._limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         self._idle: list[httpx.AsyncHTTPTransport] = []
