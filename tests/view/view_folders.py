@@ -48,6 +48,7 @@ def write_run(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
     rows = [
         {"iteration": i, "time": 100.0 + i, "rollout/reward_mean": 0.1 * i, "train/loss": 1.0 / i}
+        | {"train/rate": 3e-4, "train/noise": 3e-4 + i * 1e-17}
         for i in range(1, 9)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

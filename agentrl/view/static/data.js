@@ -45,6 +45,7 @@ class Source {
     this.kept = new Map();
     this.images = new Map();
     this.search = null;
+    this.listeners = new Set();
   }
 
   async open() {
@@ -116,13 +117,23 @@ class Source {
     return blob && blob.size ? URL.createObjectURL(blob) : null;
   }
 
-  // Lower-case text of every turn, made when something is searched for the first time.
-  async searchable(progress) {
-    if (this.search) return this.search;
+  // Lower-case text of every turn, made when something is first searched for; `progress` is told how far it is.
+  searchable(progress) {
+    this.listeners.add(progress);
+    this.search = this.search || this.readAll().catch((error) => {
+      this.search = null;
+      throw error;
+    });
+    return this.search.finally(() => this.listeners.delete(progress));
+  }
+
+  async readAll() {
     const { groups } = this;
     const found = new Array(groups.part.length);
+    let next = this.chunks ? load(`${this.number}/turns/0`) : null;
     for (let chunk = 0, group = 0; chunk < this.chunks; chunk += 1) {
-      const data = await load(`${this.number}/turns/${chunk}`);
+      const data = await next;
+      next = chunk + 1 < this.chunks ? load(`${this.number}/turns/${chunk + 1}`) : null;
       for (; group < groups.part.length && groups.chunk[group] === chunk; group += 1) {
         const trees = (data && data.groups[groups.at[group]]) || [];
         found[group] = trees.map((tree) => ({
@@ -132,9 +143,8 @@ class Source {
           answer: tree.sample ? tree.sample.answers.concat(tree.sample.error).join("\n").toLowerCase() : "",
         }));
       }
-      progress((chunk + 1) / this.chunks);
+      for (const tell of this.listeners) tell((chunk + 1) / this.chunks);
     }
-    this.search = found;
     return found;
   }
 

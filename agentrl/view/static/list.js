@@ -106,7 +106,7 @@ class List {
   drawFilters() {
     const { source } = this;
     const set = (name) => (value) => go({ [name]: value });
-    this.search = el("input", { type: "search", placeholder: "Search all text", title: "prompts, actions, tool calls, observations, answers, tasks", value: state.q, "aria-label": "Search", spellcheck: false, oninput: (event) => {
+    this.search = el("input", { type: "search", placeholder: "Search all text", title: "prompts, actions, tool calls, observations, answers, tasks", value: state.q, "aria-label": "Search", spellcheck: false, onfocus: () => source.searchable(() => {}).catch(() => {}), oninput: (event) => {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => go({ q: event.target.value.trim() }), 120);
     } });

@@ -81,6 +81,6 @@ async function drawMetrics(room) {
 }
 
 function constantly(lines) {
-  const values = lines.flatMap((line) => line.y.filter((one) => one !== null));
+  const values = lines.flatMap((line) => (line.raw || line.y).filter((one) => one !== null));
   return values.length > 0 && values.every((one) => one === values[0]) && values.length > 1;
 }

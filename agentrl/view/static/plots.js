@@ -21,7 +21,8 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((one) => one * power).find((one) => span / one <= wanted) || 10 * power;
   const found = [];
-  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(Math.abs(at) < step * 1e-9 ? 0 : at);
+  const first = Math.ceil(low / step - 1e-9);
+  for (let index = 0; index <= 2 * wanted && (first + index) * step <= high + step * 1e-9; index += 1) found.push((first + index) * step);
   return found;
 }
 
@@ -60,7 +61,8 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
     picture.append(svg("text", { x: width / 2, y: height / 2, "text-anchor": "middle", className: "tick" }, log ? "nothing above 0" : "no values"));
     return { node: picture, mark: () => {} };
   }
-  if (ys[0] === ys[1]) {
+  // Nearly the same is the same: rounding is no curve, and no scale could be marked on it.
+  if (ys[1] - ys[0] <= 1e-9 * Math.max(Math.abs(ys[0]), Math.abs(ys[1]))) {
     const pad = Math.abs(ys[0]) * 0.1 || 1;
     ys = [ys[0] - pad, ys[1] + pad];
   } else {

@@ -2,6 +2,7 @@
 
 const TOKEN_COLOURS = [["mask", "mask"], ["logprob", "log-probability"], ["entropy", "entropy"], ["advantage", "credit"], ["version", "version"]];
 const TOKENS_SHOWN = 4000;
+const READABLE = 0.65; // The strongest background that text is still read on, light or dark.
 
 // Bytes of a character may lie in several tokens; the last of them shows it.
 function tokenTexts(ids, pieces) {
@@ -82,16 +83,16 @@ function token(id, text, facts, about, { colour, scale, source }, at) {
 function tokenColour(at, facts, about, colour, scale, source) {
   if (!facts) return "";
   if (colour === "mask") return about.trained === false ? "" : growing(0.32, "trained");
-  if (colour === "logprob") return facts.logprob[at] === null ? "" : growing(facts.logprob[at] / scale.lowest);
-  if (colour === "entropy") return facts.entropy[at] === undefined || facts.entropy[at] === null ? "" : growing(facts.entropy[at] / scale.highest);
+  if (colour === "logprob") return facts.logprob[at] === null ? "" : growing(READABLE * Math.min(1, facts.logprob[at] / scale.lowest));
+  if (colour === "entropy") return facts.entropy[at] === undefined || facts.entropy[at] === null ? "" : growing(READABLE * Math.min(1, facts.entropy[at] / scale.highest));
   if (colour === "version") return ofVersion(about.version);
   if (about.value === null) return "";
   return `color-mix(in oklab, ${diverging(about.value / source.creditScale)} 62%, transparent)`;
 }
 
 function tokenLegend(colour, scale, source) {
-  if (colour === "logprob") return el("span", { className: "legend" }, "certain", el("i", { className: "ramp growing" }), `${MINUS}${-scale.lowest} nats or less`);
-  if (colour === "entropy") return el("span", { className: "legend" }, "0", el("i", { className: "ramp growing" }), `${num(scale.highest)} nats`);
+  if (colour === "logprob") return el("span", { className: "legend" }, "certain", el("i", { className: "ramp growing soft" }), `${MINUS}${-scale.lowest} nats or less`);
+  if (colour === "entropy") return el("span", { className: "legend" }, "0", el("i", { className: "ramp growing soft" }), `${num(scale.highest)} nats`);
   if (colour === "advantage") return source.creditFrom ? el("span", { className: "legend" }, `${MINUS}${num(source.creditScale, 2)}`, el("i", { className: "ramp diverging" }), `+${num(source.creditScale, 2)}`) : el("span", { className: "legend" }, "nothing was trained here");
   if (colour === "mask") return el("span", { className: "legend" }, el("i", { className: "swatch trained" }), "sampled by the policy", el("i", { className: "swatch" }), "shown to it, or not trained");
   return null;

@@ -65,8 +65,9 @@ function branchCause(source, tree, children) {
   if (children.length < 2) return null;
   const first = children[0];
   const entropy = tree.H[first];
-  const initial = tree.H[0];
+  const initial = tree.parents[first] < 0 ? null : tree.H[0];
   const cause = { entropy, initial, ways: children.length, delta: null, probability: null };
+  // From the prompt nothing went before that an entropy could be compared with.
   if (entropy === null || initial === null) return cause;
   cause.delta = entropy - initial;
   const { sampler } = source;
