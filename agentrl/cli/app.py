@@ -91,6 +91,9 @@ def run(
         typer.Option("--dry-run", help="Play two episodes through everything but the update."),
     ] = False,
     out: Out = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="A line for each iteration instead of a dashboard.")
+    ] = False,
 ) -> None:
     """Train the policy of a recipe by reinforcement learning."""
     from agentrl.recipe.load import load
@@ -103,7 +106,7 @@ def run(
         return
     from agentrl.trainer.run import run as train
 
-    train(loaded, out=out, resume=resume)
+    train(loaded, out=out, resume=resume, plain=plain)
 
 
 @app.command()

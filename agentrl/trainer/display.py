@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentrl.evals.statistics import Interval
+from agentrl.trainer.dashboard import Dashboard, Limits
+from agentrl.trainer.summary import SlowTask
+
+_REFRESHES_PER_SECOND = 1
 
 
 class Display:
-    """Prints to `console`; quiet where it is not a terminal except for whole lines."""
+    """Prints to `console`; quiet where it is not a terminal except for whole lines.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Inside `live` a dashboard takes the place of bars and of the line of each iteration, on a
+    terminal that can move its cursor and unless `plain`. One that fails is put away with a note,
+    and the lines go on.
+    """
+
+    def __init__(self, console: Console | None = None, *, plain: bool = False) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        self._plain = plain or not self.console.is_terminal or self.console.is_dumb_terminal
+        self._dashboard: Dashboard | None = None
+        self._live: Live | None = None
+
+    @contextmanager
+    def live(self, name: str, limits: Limits) -> Iterator[None]:
+        """Show the run `name` as a dashboard meanwhile, where there can be one."""
+        if not self._plain:
+            self._dashboard = Dashboard(name, limits)
+            self._guarded(self._start)
+        try:
+            yield
+        finally:
+            if self._live is not None:
+                self._guarded(self._live.stop)
+            self._live = self._dashboard = None
+
+    def _start(self) -> None:
+        self._live = Live(
+            self._dashboard, console=self.console, refresh_per_second=_REFRESHES_PER_SECOND
+        )
+        self._live.start(refresh=True)
+
+    def _guarded(self, draw: Callable[[], object]) -> None:
+        """Do something for the dashboard; if that or its drawing fails, go on without it."""
+        failed = ""
+        try:
+            draw()
+        except Exception as error:  # A run goes on, whatever is wrong with its picture.
+            failed = f"{type(error).__name__}: {error}"
+        failed = failed or ("" if self._dashboard is None else self._dashboard.failure)
+        if not failed:
+            return
+        live, self._live, self._dashboard, self._plain = self._live, None, None, True
+        if live is not None:
+            with suppress(Exception):  # It failed already; this only gives the cursor back.
+                live.stop()
+        self.text(f"the dashboard failed and is put away ({failed}); lines go on")
 
     @contextmanager
     def phase(self, what: str) -> Iterator[None]:
         """Show that `what` goes on; anything longer than two seconds is inside one."""
-        if self.console.is_terminal:
+        if self._dashboard is not None:
+            self._dashboard.status = what
+            yield
+        elif self.console.is_terminal:
             with self.console.status(what):
                 yield
         else:
@@ -36,14 +87,23 @@ class Display:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(
+        progress = Progress(
             *columns,
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
-        ) as progress:
-            progress.add_task(what, total=total)
+        )
+        progress.add_task(what, total=total)
+        shown_in = self._dashboard
+        if shown_in is None:
+            with progress:
+                yield progress
+            return
+        shown_in.bar = progress
+        try:
             yield progress
+        finally:
+            shown_in.bar = None
 
     def line(self, text: str) -> None:
         """One line."""
@@ -54,7 +114,12 @@ class Display:
         self.console.print(text, markup=False)
 
     def iteration(self, number: int, total: int, metrics: Mapping[str, float]) -> None:
-        """One training iteration in one line."""
+        """One training iteration: in the dashboard, or in one line."""
+        dashboard = self._dashboard
+        if dashboard is not None:
+            self._guarded(lambda: dashboard.iteration(number, metrics))
+            if self._dashboard is not None:
+                return
         m = metrics
         self.console.print(
             f"[bold]{number:4d}/{total}[/]  reward {m['rollout/reward_mean']:6.3f}"
@@ -70,6 +135,14 @@ class Display:
     def evaluation(self, name: str, result: Interval, on: str) -> None:
         """One evaluation in one line; `on` says which tasks."""
         self.console.print(f"[bold cyan]eval[/]  {name} {shown(name, result)} on {on}")
+        dashboard = self._dashboard
+        if dashboard is not None:
+            self._guarded(lambda: dashboard.evaluation(name, result, shown(name, result)))
+
+    def slowest(self, tasks: Sequence[SlowTask]) -> None:
+        """The tasks whose environments took longest, for the dashboard."""
+        if self._dashboard is not None:
+            self._dashboard.slowest(tasks)
 
     def curve(self, title: str, points: Sequence[tuple[int, float]]) -> None:
         """The learning curve as a small plot."""

@@ -32,6 +32,7 @@ from agentrl.trainer.summary import (
     component_names,
     failure_messages,
     rollout_metrics,
+    slowest_tasks,
     spent,
     task_scores,
     turns_mean,
@@ -150,6 +151,7 @@ class Loop:
         """Credit and update on `sampled`; in async mode the next iteration is sampled meanwhile."""
         recipe, settings = self.recipe, self.recipe.train
         metrics = rollout_metrics(sampled.groups)
+        self.display.slowest(slowest_tasks(sampled.groups))
         self._check_failures(sampled.groups, metrics["env/error_rate"])
         ahead = None
         if settings.mode == "async" and self.iteration + 1 < settings.iterations:

@@ -16,6 +16,7 @@ from agentrl.core.registry import make_env
 from agentrl.evals.statistics import Interval, paired_difference
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
+from agentrl.trainer.dashboard import Limits
 from agentrl.trainer.display import Display, shown
 from agentrl.trainer.expected import (
     Measured,
@@ -75,10 +76,24 @@ class RunResult(NamedTuple):
     seconds: float
 
 
-def run(recipe: Recipe, *, out: Path | None = None, resume: bool = False) -> RunResult:
-    """Run `recipe` to its end in folder `out` (default `runs/NAME-DATE`)."""
+def run(
+    recipe: Recipe, *, out: Path | None = None, resume: bool = False, plain: bool = False
+) -> RunResult:
+    """Run `recipe` to its end in folder `out` (default `runs/NAME-DATE`).
+
+    On a terminal a dashboard shows how it goes, unless `plain`.
+    """
     folder = run_folder(recipe, out=out, resume=resume)
-    return asyncio.run(_run(recipe, folder, resume=resume, display=Display()))
+    return asyncio.run(_run(recipe, folder, resume=resume, display=Display(plain=plain)))
+
+
+def _limits(recipe: Recipe) -> Limits:
+    train = recipe.train
+    return Limits(
+        iterations=train.iterations,
+        generated_tokens=train.max_generated_tokens,
+        tool_calls=train.max_tool_calls,
+    )
 
 
 def run_folder(recipe: Recipe, *, out: Path | None, resume: bool) -> Path:
@@ -148,7 +163,8 @@ async def _train(
                 if saved is not None:
                     loop.restore(saved.folder, saved.state)
                     display.line(f"resumed from {saved.folder.name}")
-                evaluations = await loop.train()
+                with display.live(recipe.name, _limits(recipe)):
+                    evaluations = await loop.train()
                 runtime.save_policy(out / "policy")
                 return evaluations
         except LearnerLostError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,8 +108,75 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         f"rollout/{name}_mean": _mean([component(t, name) for t in finished])
         for name in component_names(turns)
     }
+    metrics |= _lengths(finished) | _env_times(turns) | _failures(groups)
     reasons = Counter(t.stop_reason for t in everything)
     return metrics | {f"stop/{reason}": float(reasons[reason]) for reason in StopReason}
+
+
+def _lengths(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Median and 95th percentile of the generated tokens of a trajectory."""
+    sizes = [sum(len(turn.action_ids) for turn in t.turns) for t in trajectories]
+    return {f"rollout/trajectory_tokens_p{q}": _quantile(sizes, q) for q in (50, 95)}
+
+
+def _env_times(turns: Sequence[Turn]) -> dict[str, float]:
+    """Seconds of a turn in its environment, and of each tool in all of them.
+
+    Of tools only calls that were run are named: other names are whatever the policy wrote.
+    """
+    seconds = [turn.env_seconds for turn in turns]
+    tools: dict[str, float] = defaultdict(float)
+    for turn in turns:
+        for call in turn.tool_calls:
+            if call.ok:
+                tools[call.name] += call.seconds
+    return {
+        "env/seconds_p50": _quantile(seconds, 50),
+        "env/seconds_p95": _quantile(seconds, 95),
+        "env/seconds_max": max(seconds, default=float("nan")),
+        **{f"tools/{name}_seconds": total for name, total in sorted(tools.items())},
+    }
+
+
+def _failures(groups: Iterable[Group]) -> dict[str, float]:
+    """Infrastructure failures by type, those that were mended and those for good."""
+    found: Counter[StopReason] = Counter()
+    for group in groups:
+        for tree in group.trees:
+            noted = Counter(failure.stop_reason for failure in tree.failures)
+            ended = Counter(r for r in tree.leaves.values() if r.is_failure)
+            # A line that stayed broken is noted and ended both; one that was cancelled only ended.
+            found += noted | ended
+    kinds = [reason for reason in StopReason if reason.is_failure]
+    return {f"failures/{reason}": float(found[reason]) for reason in kinds}
+
+
+def _quantile(values: Sequence[float], percent: int) -> float:
+    return float(np.percentile(values, percent)) if len(values) else float("nan")
+
+
+class SlowTask(NamedTuple):
+    """A task, the seconds that its environments took, and the tool that took most ("": none)."""
+
+    task_id: str
+    seconds: float
+    tool: str
+
+
+def slowest_tasks(groups: Iterable[Group], count: int = 3) -> list[SlowTask]:
+    """The `count` tasks whose environments took longest, the slowest first."""
+    found = []
+    for group in groups:
+        seconds = 0.0
+        tools: dict[str, float] = defaultdict(float)
+        for tree in group.trees:
+            for turn in tree.turns:
+                seconds += turn.env_seconds
+                for call in turn.tool_calls:
+                    tools[call.name] += call.seconds
+        tool = max(tools, key=lambda name: tools[name]) if tools else ""
+        found.append(SlowTask(group.task_id, seconds, tool))
+    return sorted(found, key=lambda one: (-one.seconds, one.task_id))[:count]
 
 
 def _branches(group: Group) -> int:

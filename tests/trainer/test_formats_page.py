@@ -84,6 +84,10 @@ def test_a_run_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> 
         for filled in (
             [name.replace("REASON", reason) for reason in StopReason]
             if "REASON" in name
+            else [name.replace("FAILURE", one) for one in StopReason if one.is_failure]
+            if "FAILURE" in name
+            else []  # The environment has no tools.
+            if "TOOL" in name
             else [name.replace("COMPONENT", "vowels").replace("SCORE", recipe.eval.score)]
         )
     }
