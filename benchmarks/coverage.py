@@ -136,7 +136,7 @@ def differences(options: argparse.Namespace, rng: np.random.Generator) -> None:
 
 
 def bootstraps(options: argparse.Namespace, rng: np.random.Generator) -> None:
-    runs = options.runs // 8
+    runs = options.runs // 4
     print(
         "\nThe bootstrap by task: percentile / BCa; of the ratio also ours, Student's t on its log"
     )
@@ -182,7 +182,7 @@ def bootstraps(options: argparse.Namespace, rng: np.random.Generator) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=4000)
+    parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)

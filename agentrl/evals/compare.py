@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from agentrl.core.errors import DataError
 from agentrl.core.settings import Settings
@@ -90,7 +89,7 @@ class EvalComparison(Settings):
 
     policies: dict[str, str]
     suites: tuple[SuiteComparison, ...]
-    missing: tuple[str, ...] = Field(default=())
+    missing: tuple[str, ...] = ()
 
 
 class _Side(NamedTuple):
