@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from agentrl.core.errors import DataError, EngineError, EnvError
-from agentrl.core.types import Task
+from agentrl.core.errors import DataError, EngineError, EnvError, nearest
+from agentrl.core.types import StopReason, Task
 from agentrl.evals.folder import EvalFolder, write_whole
 from agentrl.evals.plan import EvalPlan, PlannedSuite
 from agentrl.evals.planning import require_same, rollout_of
@@ -44,7 +44,7 @@ def evaluate(
 
     Raises:
         DataError: `out` holds an evaluation already (without `resume`), or another one; a suite
-            without tasks, or with two of one id.
+            without tasks, with two of one id, or whose score no sample has.
         SetupError: another process is writing in `out`.
         EngineError, EnvError: so many samples in a row were lost that something must be down, or
             none could be played; what finished is kept.
@@ -54,22 +54,59 @@ def evaluate(
 
 
 def conclude(
-    folder: EvalFolder, plan: EvalPlan, tasks: Mapping[str, int], *, rescored: str = ""
+    folder: EvalFolder,
+    plan: EvalPlan,
+    tasks: Mapping[str, int],
+    *,
+    rescored: str = "",
+    whole: bool = False,
 ) -> Results:
     """Make the results of `folder` from its samples, and write them.
 
-    `tasks` is how many tasks each suite has, by tag.
+    `tasks` is how many tasks each suite has, by tag. With `whole` everything was played.
+
+    Raises:
+        DataError: with `whole`, a suite of which no sample has the score that counts.
     """
     sittings = Sittings(folder.sittings, samples=folder.samples)
+    named: dict[str, set[str]] = {one.tag: set() for one in plan.suites}
+    samples = read_samples(folder.samples) if folder.samples.exists() else iter(())
     results = summarise(
         plan,
-        read_samples(folder.samples) if folder.samples.exists() else (),
+        _noting(samples, named),
         provenance(sittings.found, rescored=rescored),
         titles={one.tag: one.title for one in SUITES.values()},
         tasks=tasks,
     )
+    if whole:
+        _require_scores(plan, named, folder)
     write_whole(folder.results, results.model_dump_json(indent=1) + "\n")
     return results
+
+
+def _noting(samples: Iterable[Sample], named: Mapping[str, set[str]]) -> Iterator[Sample]:
+    """`samples`; the names of what their environments measured go into `named`, by suite.
+
+    Only of episodes that came to their end: one that a limit ended need not have been graded.
+    """
+    for sample in samples:
+        found = named.get(sample.key.suite, set())
+        for turn in sample.tree.turns:
+            if sample.stop_reason is StopReason.TERMINATED:
+                found.update(turn.rewards, turn.metrics)
+        yield sample
+
+
+def _require_scores(plan: EvalPlan, named: Mapping[str, set[str]], folder: EvalFolder) -> None:
+    """Refuse a score that no sample has: absent is not 0."""
+    for suite in plan.suites:
+        known = sorted(named[suite.tag])
+        if known and suite.score not in (*known, "reward"):
+            raise DataError(
+                f"{suite.tag}: no sample has the score {suite.score!r}."
+                f"{nearest(suite.score, known)} Known: {', '.join(known)}, reward. `agentrl "
+                f"rescore {folder.path} score=NAME` counts another one of what was played"
+            )
 
 
 async def _evaluate(
@@ -86,7 +123,7 @@ async def _evaluate(
         _require_place(plan, folder, resume)  # another process may have been quicker
         write_whole(folder.plan, plan.model_dump_json(indent=1) + "\n")
         await _play(plan, folder, suites, command, display)
-        results = conclude(folder, plan, _counts(suites))
+        results = conclude(folder, plan, _counts(suites), whole=True)
     display.results(results)
     _require_some(results, folder)
     display.line(f"results are in {folder.results}")
@@ -164,13 +201,10 @@ async def _play_suite(
     tally = Tally(planned.score)
     rollout = plan.rollout
     at_once = min(rollout.workers * (rollout.concurrency + 1), len(missing))
-    named: set[str] = set()
 
     def done(sample: Sample) -> None:
         log.append(sample)
         bar.add(sample)
-        for turn in sample.tree.turns:
-            named.update(turn.rewards, turn.metrics)
 
     async with AsyncExitStack() as stack:
         with display.phase(f"starting the policy for {planned.tag}"):
@@ -193,11 +227,6 @@ async def _play_suite(
             at_once=at_once,
             patience=Patience(max(_LEAST_PATIENCE, at_once)),
             done=done,
-        )
-    if named and planned.score not in (*named, "reward"):
-        display.line(
-            f"no sample had the score {planned.score!r}, so all count as 0; the environment's are "
-            f"{', '.join(sorted(named))}"
         )
 
 

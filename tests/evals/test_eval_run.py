@@ -19,6 +19,7 @@ from agentrl.evals.folder import EvalFolder
 from agentrl.evals.plan import Price
 from agentrl.evals.play import Patience, play_missing, sample_seed
 from agentrl.evals.record import lost_sample
+from agentrl.evals.rescore import Rescoring, rescore
 from agentrl.evals.run import evaluate
 from agentrl.evals.samples import Key, final_samples, read_samples
 from agentrl.evals.tasks import load_suite
@@ -183,10 +184,21 @@ def test_an_evaluation_of_which_nothing_could_be_scored_fails(tmp_path, out):
         evaluate(plan(trouble=path), out)
 
 
-def test_a_score_that_the_environment_does_not_give_is_told(out, capsys):
-    evaluate(plan(score="corect"), out)
-    said = capsys.readouterr().out
-    assert "no sample had the score 'corect', so all count as 0" in said and "correct" in said
+def test_a_score_that_no_sample_has_is_refused_and_not_0(out):
+    said = (
+        r"no sample has the score 'corect'. Did you mean 'correct'\? Known: correct, length, seen"
+    )
+    with pytest.raises(DataError, match=said):
+        evaluate(plan(score="corect"), out)
+    assert not (out / "results.json").exists() and lines(out) == 6
+    found = rescore(out, out.with_name("mended"), Rescoring(score="correct"))
+    assert found.results.suites[0].estimates["correct"].value == 1.0
+
+
+def test_a_policy_that_never_came_to_an_answer_scores_0(out):
+    (suite,) = evaluate(plan(turns=3, max_turns=2), out).suites
+    assert suite.stop_reasons == {"truncated_turns": 6}
+    assert suite.estimates["correct"].value == 0.0 and suite.failures == {}
 
 
 class BrokenFleet:
@@ -248,6 +260,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from eval_fakes import plan
+from agentrl.evals.rescore import Rescoring, rescore
 from agentrl.evals.run import evaluate
 evaluate(plan(questions=40, samples=3, seconds=0.02, hint="wrong", rollout={"concurrency": 4}),
          Path(sys.argv[1]), resume=True)
