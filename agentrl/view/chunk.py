@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -61,16 +61,23 @@ def turns_chunk(
     """Turns of `groups` as columns, one entry for each tree.
 
     `H` is the mean entropy of an action's first `probe` tokens, `Hmean` of all; `n` and `o` count
-    tokens of action and observation, or are 0 where those are not `counted`. Text is None where
-    nothing can decode it.
+    tokens of action and observation; where what a tree holds are not `counted`, being no tokens,
+    `n` is what the policy's server told. Text is None where nothing can decode it.
     """
     decoded = _decoded(groups, vocabulary)
     found = [[_tree(one, decoded, probe) for one in trees] for trees in groups]
     if not counted:
-        for tree in (tree for trees in found for tree in trees):
-            nothing = [0] * len(tree["parents"])
-            tree |= {"promptTokens": 0, "n": nothing, "o": nothing}
+        for tree, one in zip(_flat(found), _flat(groups), strict=True):
+            told = [turn.sampled_tokens or 0 for turn in one.tree.turns]
+            tree |= {"promptTokens": 0, "n": told, "o": [0] * len(told)}
     return {"groups": found}
+
+
+T = TypeVar("T")
+
+
+def _flat(groups: Iterable[Iterable[T]]) -> list[T]:
+    return [one for trees in groups for one in trees]
 
 
 def _decoded(

@@ -174,6 +174,10 @@ class Forest {
     return value === null ? "none" : `color-mix(in oklab, var(--much) ${Math.round((100 * value) / this.largest(colour))}%, var(--zero))`;
   }
 
+  tableWidth() {
+    return this.offers("credit") ? 300 : 210;
+  }
+
   draw() {
     const { placed, nodes, lines, depth } = this.layout;
     const step = lines > 40 ? 15 : lines > 20 ? 18 : 22;
@@ -183,7 +187,7 @@ class Forest {
     const x = (node) => start + node.depth * column;
     const y = (node) => TOP + node.y * step;
     const table = start + (depth + 1) * column + 4;
-    const width = table + 300;
+    const width = table + this.tableWidth();
     const height = TOP + lines * step + 10;
     Object.assign(this, { width, height });
     const colour = this.colour();
@@ -264,7 +268,7 @@ class Forest {
     const row = this.rows.get(`${node.tree}/${node.at}`);
     const value = worth(tree, node.at);
     const line = svg("g", { className: "leaf", "data-leaf": `${node.tree}/${node.at}`, onclick: () => this.pick(node), onmousemove: (event) => tip.show(event, this.about(node)), onmouseleave: tip.hide });
-    line.append(svg("rect", { x: table - 2, y: y - 8, width: 300, height: 16, className: "hit" }), svg("path", { d: `M${from + 4},${y}H${table + 6}`, className: "leader" }));
+    line.append(svg("rect", { x: table - 2, y: y - 8, width: this.tableWidth(), height: 16, className: "hit" }), svg("path", { d: `M${from + 4},${y}H${table + 6}`, className: "leader" }));
     const outcome = row === undefined ? UNSCORED : this.source.outcome[row];
     if (outcome === LOST) line.append(svg("text", { x: table + 14, y: y + 4, className: "cross", "text-anchor": "middle" }, "✕"));
     else line.append(svg("circle", { cx: table + 14, cy: y, r: 4, className: `outcome ${["none", "right", "wrong"][outcome]}` }));
