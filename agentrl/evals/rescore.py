@@ -191,6 +191,8 @@ async def _rescore(
             judging.write(target.path / FILE)
         if source.sittings.exists():
             write_whole(target.sittings, source.sittings.read_text())
+        if source.images.is_dir():
+            shutil.copytree(source.images, target.images)
         counts = {tag: len(one.tasks) for tag, one in suites.items()}
         results = conclude(target, plan, counts, rescored=f"{how}; samples of {source.path}")
     display.results(results)

@@ -29,10 +29,13 @@ def samples(out: Path) -> list:
 
 def test_a_replay_under_the_same_settings_gives_the_same_samples(played, tmp_path, capsys):
     before = (played / "samples.jsonl").read_bytes()
+    (played / "images").mkdir()
+    (played / "images" / "0f.png").write_bytes(b"png")
     found = rescore(played, tmp_path / "again", Rescoring())
     assert (found.changed, found.lost) == (0, 0)
     assert samples(tmp_path / "again") == samples(played)
     assert (played / "samples.jsonl").read_bytes() == before
+    assert (tmp_path / "again" / "images" / "0f.png").read_bytes() == b"png"
     assert "0 samples have another score" in capsys.readouterr().out
     said = EvalFolder(tmp_path / "again").read_results().provenance.rescored
     assert said == f"replayed through the environment; samples of {played}"
