@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.engine.distribution import draw, entropies, sampling_logprobs
@@ -31,6 +31,7 @@ def slow(logits: list[float], temperature: float, top_k: int, top_p: float) -> l
     return [weights[i] / total if i in chosen else 0.0 for i in range(len(logits))]
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     temperature=st.sampled_from([0.3, 0.7, 1.0, 1.7]),
