@@ -285,6 +285,32 @@ def corpora() -> Iterator[Mistake]:
         yield told(f"questions: {title}", row, play)
 
 
+# -- suites ---------------------------------------------------------------------------------------
+
+SUITE = """\
+from agentrl.evals.suite import Rows, Suite
+
+OWN = Suite(
+    name="own",
+    title="Problems of one's own",
+    family="math",
+    env="math/problems",
+    rows={"eval": Rows(file="own.jsonl")},
+)
+"""
+
+
+def suites() -> Iterator[Mistake]:
+    Path("suites.py").write_text(SUITE)
+    Path("own.jsonl").write_text('{"problem": "What is 1 + 1?", "answer": "2"}\n')
+    yield told("an unknown suite", "", "suite show gsm8")
+    yield told("an older version", "", "suite show gsm8k@0")
+    yield told("rows that are not in the folder", "", "suite check gsm8k --data .")
+    yield told("rows that no hub has", "", "suite check tau2_retail")
+    yield told("a suite of one's own in no module", "", "suite check suits:OWN --data .")
+    yield told("a suite of one's own, misspelt", SUITE.strip(), "suite check suites:OWM --data .")
+
+
 # -- runs and checkpoints -------------------------------------------------------------------------
 
 
@@ -332,6 +358,7 @@ SECTIONS: tuple[tuple[str, Callable[[], Iterator[Mistake]], int], ...] = (
     ("Environments", environments, 5),
     ("Tool calls, as the policy reads them", tool_calls, 12),
     ("Corpora and question files", corpora, 12),
+    ("Suites", suites, 6),
     ("Runs and checkpoints", runs, 9),
 )
 """Each section's title, what makes its mistakes, and how many there are at least."""
