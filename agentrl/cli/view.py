@@ -38,10 +38,14 @@ def view(
     console = Console(stderr=True)
     sources = [open_source(one) for one in (folder, beside) if one is not None]
     if out is not None:
+        if out.is_dir():
+            raise SetupError(
+                f"{out} is a folder; name the file to write, as in {out / 'page.html'}"
+            )
         with console.status("reading") as status:
             written = write_page(out, sources, tokenizer=tokenizer, progress=status.update)
         size = written.bytes / 2**20
-        notes = f", {written.notes} notes on what is missing" if written.notes else ""
+        notes = f"; notes: {written.notes}" if written.notes else ""
         console.print(
             f"{out}: {written.trajectories} trajectories in {size:.1f} MiB{notes}", highlight=False
         )

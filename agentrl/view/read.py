@@ -91,7 +91,11 @@ class Source:
         """The groups of `part`; None, with a note, where its file is damaged."""
         try:
             return self._samples(part) if part.lines else self._trees(part)
-        except (DataError, OSError) as error:
+        except (
+            DataError,
+            OSError,
+            ValueError,
+        ) as error:  # the last: pyarrow's, on a damaged column
             self._note(part.path, str(error))
             return None
 
@@ -123,13 +127,13 @@ class Source:
             return None
         if "weight" in columns:
             turns = np.asarray(columns["node"]) != ROOT
-            found = [np.asarray(columns[name])[turns] for name in _CREDIT]
             self.credit_from = "stored"
-            return Credit(*found)
+            return Credit(*(np.asarray(columns[name])[turns] for name in _CREDIT))
         method = self.settings.get("credit")
         if method is None:
             return None
-        loss = self.settings.get("learner", {}).get("loss", {})
+        found = _within(self.settings, "learner", "loss")
+        loss = found if isinstance(found, Mapping) else {}
         try:
             estimator: AnyCredit = TypeAdapter(AnyCredit).validate_python(method)
             assigned = assign(

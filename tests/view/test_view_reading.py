@@ -61,6 +61,15 @@ def test_credit_that_a_recipe_cannot_give_is_noted_and_the_trees_are_shown(tmp_p
     assert [note["file"] for note in index["notes"]] == ["recipe.yaml"]
 
 
+@pytest.mark.parametrize("text", ["learner: 3\ncredit: 7\npolicy: []\neval: x", "- a", "a: [", ""])
+def test_a_recipe_that_is_none_is_a_note_at_most(tmp_path, text):
+    folder = small_run(tmp_path / "run", credit=False)
+    (folder / "recipe.yaml").write_text(text)
+    _, index, _ = indexed(folder)
+    assert len(index["rows"]["group"]) == 12 and set(index["rows"]["credit"]) == {None}
+    assert "recipe.yaml" in {note["file"] for note in index["notes"]} or not text
+
+
 @pytest.mark.parametrize("kept", [0.5, 0.97])
 def test_a_cut_file_of_trees_is_a_note_and_the_rest_is_there(tmp_path, kept):
     folder = small_run(tmp_path / "run")

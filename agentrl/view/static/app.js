@@ -1,22 +1,67 @@
 // Puts the rooms together, and answers the keyboard.
 
 const ROOMS = { overview: "Overview", trajectories: "Trajectories", metrics: "Metrics", compare: "Compare" };
-const HELP = [["j k", "next, previous in the list"], ["h l", "previous, next trajectory of the group"], ["n p", "next, previous turn"], ["Enter", "to the trajectory"], ["Esc", "back"], ["/", "search"], ["t", "text or tokens"], ["c", "colour of the turns"], ["f", "more room for the tree"], ["1 – 4", "rooms"], ["?", "this"]];
+const HELP = [
+  ["j k", "next, previous in the list"],
+  ["h l", "previous, next trajectory of the group"],
+  ["n p", "next, previous turn"],
+  ["Enter", "to the trajectory"],
+  ["Esc", "back"],
+  ["/", "search"],
+  ["t", "text or tokens"],
+  ["c", "colour of the turns"],
+  ["f", "more room for the tree"],
+  ["1 – 4", "rooms"],
+  ["?", "this"],
+];
 
 const here = { list: null, forest: null, trajectory: null, comparison: null, turn: 0 };
 
 function rooms() {
-  return Object.keys(ROOMS).filter((name) => (name !== "compare" || sources.length > 1) && (name !== "metrics" || sources.some((one) => one.metrics)));
+  return Object.keys(ROOMS).filter(
+    (name) =>
+      (name !== "compare" || sources.length > 1) &&
+      (name !== "metrics" || sources.some((one) => one.metrics)),
+  );
 }
 
 function drawTop() {
-  fill(byId("top"),
+  fill(
+    byId("top"),
     el("span", { className: "brand" }, "agentrl"),
-    el("span", { className: "names" }, sources.map((source, at) => el("span", {}, at ? el("span", { className: "faint" }, " and ") : null, sources.length > 1 ? el("i", { className: "dot", style: { background: COLOURS_OF[at] } }) : null, source.name))),
-    el("nav", {}, rooms().map((name) => el("button", { type: "button", className: state.room === name ? "on" : "", "aria-current": state.room === name ? "page" : null, onclick: () => go({ room: name }, { push: true }) }, ROOMS[name]))),
+    el(
+      "span",
+      { className: "names" },
+      sources.map((source, at) =>
+        el(
+          "span",
+          {},
+          at ? el("span", { className: "faint" }, " and ") : null,
+          sources.length > 1 ? el("i", { className: "dot", style: { background: COLOURS_OF[at] } }) : null,
+          source.name,
+        ),
+      ),
+    ),
+    el(
+      "nav",
+      {},
+      rooms().map((name) =>
+        el(
+          "button",
+          {
+            type: "button",
+            className: state.room === name ? "on" : "",
+            "aria-current": state.room === name ? "page" : null,
+            onclick: () => go({ room: name }, { push: true }),
+          },
+          ROOMS[name],
+        ),
+      ),
+    ),
     el("span", { className: "push" }),
     el("button", { type: "button", className: "quiet", title: "light or dark", onclick: turnTheme }, "◐"),
-    el("button", { type: "button", className: "quiet", title: "keys", onclick: help }, "?"));
+    el("button", { type: "button", className: "quiet", title: "keys", onclick: help }, "?"),
+  );
 }
 
 function theme() {
@@ -43,14 +88,39 @@ function help() {
     open.remove();
     return;
   }
-  const box = el("dialog", { className: "help" }, el("h3", {}, "Keys"), pairs(HELP.map(([key, what]) => [el("kbd", {}, key), what])), el("button", { type: "button", className: "quiet", onclick: () => box.remove() }, "close"));
+  const box = el(
+    "dialog",
+    { className: "help" },
+    el("h3", {}, "Keys"),
+    pairs(HELP.map(([key, what]) => [el("kbd", {}, key), what])),
+    el("button", { type: "button", className: "quiet", onclick: () => box.remove() }, "close"),
+  );
   document.body.append(box);
   box.addEventListener("close", () => box.remove());
   box.showModal();
 }
 
 function failed(room, error) {
-  fill(room, el("div", { className: "page" }, el("div", { className: "notes" }, el("b", {}, "This could not be shown"), el("p", {}, String(error.message || error)), el("p", { className: "faint" }, SERVED ? "If the server has ended, start `agentrl view` again and reload." : "The file may be cut; write it again with `agentrl view DIR --out FILE`."))));
+  fill(
+    room,
+    el(
+      "div",
+      { className: "page" },
+      el(
+        "div",
+        { className: "notes" },
+        el("b", {}, "This could not be shown"),
+        el("p", {}, String(error.message || error)),
+        el(
+          "p",
+          { className: "faint" },
+          SERVED
+            ? "If the server has ended, start `agentrl view` again and reload."
+            : "The file may be cut; write it again with `agentrl view DIR --out FILE`.",
+        ),
+      ),
+    ),
+  );
 }
 
 async function drawRoom() {
@@ -95,11 +165,21 @@ async function drawDetail() {
   const mine = (drawing += 1);
   const group = Number(state.g);
   if (state.g === "" || !(group < source.groups.part.length)) {
-    fill(detail, el("p", { className: "empty" }, source.count ? "Choose a trajectory on the left." : "Nothing was played here yet."));
+    fill(
+      detail,
+      el(
+        "p",
+        { className: "empty" },
+        source.count ? "Choose a trajectory on the left." : "Nothing was played here yet.",
+      ),
+    );
     return;
   }
   const known = Number(state.r);
-  const row = known >= source.starts[group] && known < source.starts[group + 1] && state.r !== "" ? known : source.starts[group];
+  const row =
+    known >= source.starts[group] && known < source.starts[group + 1] && state.r !== ""
+      ? known
+      : source.starts[group];
   let trees;
   try {
     trees = await source.trees(group);
@@ -108,9 +188,15 @@ async function drawDetail() {
     return;
   }
   if (mine !== drawing) return;
-  const same = here.forest && here.forest.group === group && here.forest.source === source && detail.contains(here.forest.node);
+  const same =
+    here.forest &&
+    here.forest.group === group &&
+    here.forest.source === source &&
+    detail.contains(here.forest.node);
   if (!same) {
-    here.forest = new Forest({ source, group, trees }, (chosen, turn) => go({ r: chosen ?? state.r, n: turn }));
+    here.forest = new Forest({ source, group, trees }, (chosen, turn) =>
+      go({ r: chosen ?? state.r, n: turn }),
+    );
     here.place = el("div");
     fill(detail, heading(source, group), here.forest.node, here.place);
     detail.scrollTop = 0;
@@ -132,9 +218,27 @@ function heading(source, group) {
   const { groups } = source;
   const total = source.starts[group + 1] - source.starts[group];
   const mean = meanOf(source, "score", group);
-  return el("div", { className: "heading" },
+  return el(
+    "div",
+    { className: "heading" },
     el("h2", { dir: "auto" }, oneLine(groups.preview[group]) || source.tasks[groups.task[group]]),
-    el("div", { className: "meta" }, [source.tasks[groups.task[group]], source.parts[groups.part[group]].label, count(total, "trajectory", "trajectories"), groups.trees[group] > 1 ? count(groups.trees[group], "tree") : null, groups.branches[group] ? branched(groups.branches[group]) : null, mean === null ? null : `mean score ${num(mean)}`, groups.lost[group] ? `${groups.lost[group]} lost and played again` : null].filter(Boolean).map(oneLine).join(" · ")));
+    el(
+      "div",
+      { className: "meta" },
+      [
+        source.tasks[groups.task[group]],
+        source.parts[groups.part[group]].label,
+        count(total, "trajectory", "trajectories"),
+        groups.trees[group] > 1 ? count(groups.trees[group], "tree") : null,
+        groups.branches[group] ? branched(groups.branches[group]) : null,
+        mean === null ? null : `mean score ${num(mean)}`,
+        groups.lost[group] ? `${groups.lost[group]} lost and played again` : null,
+      ]
+        .filter(Boolean)
+        .map(oneLine)
+        .join(" · "),
+    ),
+  );
 }
 
 // What of the page has to follow a change of the state.
@@ -142,8 +246,13 @@ listeners.push((changed) => {
   const any = (...names) => names.some((name) => changed.has(name));
   if (any("room")) return void drawRoom();
   if (state.room === "trajectories") {
-    if (any("s") || any("part", "outcome", "cls", "stop", "failure", "tool", "credit", "unit", "sort", "down")) here.list.drawFilters();
-    if (any(...FILTERS, "s", "unit", "sort", "down")) void here.list.refresh().then(() => (any("s") && state.g === "" ? here.list.choose(0) : null));
+    if (
+      any("s") ||
+      any("part", "outcome", "cls", "stop", "failure", "tool", "credit", "unit", "sort", "down")
+    )
+      here.list.drawFilters();
+    if (any(...FILTERS, "s", "unit", "sort", "down"))
+      void here.list.refresh().then(() => (any("s") && state.g === "" ? here.list.choose(0) : null));
     if (any("colour") && here.forest) {
       const { forest } = here;
       forest.node.firstChild.replaceWith(forest.bar());
@@ -194,7 +303,15 @@ const KEYS = {
   n: () => turn(1),
   p: () => turn(-1),
   t: () => go({ view: state.view === "tokens" ? "text" : "tokens" }),
-  c: () => (state.view === "tokens" ? go({ tokens: cycle(TOKEN_COLOURS, state.tokens) }) : go({ colour: cycle(COLOURS.filter(([key]) => here.forest?.offers(key)), here.forest?.colour()) })),
+  c: () =>
+    state.view === "tokens"
+      ? go({ tokens: cycle(TOKEN_COLOURS, state.tokens) })
+      : go({
+          colour: cycle(
+            COLOURS.filter(([key]) => here.forest?.offers(key)),
+            here.forest?.colour(),
+          ),
+        }),
   f: () => here.detail?.classList.toggle("tall"),
   "?": help,
   Enter: () => here.trajectory?.node.scrollIntoView({ block: "start" }),

@@ -42,7 +42,8 @@ function num(value, digits = 3) {
   const size = Math.abs(value);
   let text;
   if (size === 0) text = "0";
-  else if (size >= 1e6 || size < 1e-4) text = size.toExponential(2).replace("e+", "e").replace("e-", `e${MINUS}`);
+  else if (size >= 1e6 || size < 1e-4)
+    text = size.toExponential(2).replace("e+", "e").replace("e-", `e${MINUS}`);
   else if (Number.isInteger(value)) text = size.toLocaleString("en-US");
   else if (size >= 1000) text = Math.round(size).toLocaleString("en-US");
   else text = String(Number(size.toPrecision(digits)));
@@ -50,7 +51,9 @@ function num(value, digits = 3) {
 }
 
 const signed = (value, digits = 2) =>
-  value === null || value === undefined ? "–" : (value > 0 ? "+" : "") + num(Number(value.toPrecision(digits)), digits);
+  value === null || value === undefined
+    ? "–"
+    : (value > 0 ? "+" : "") + num(Number(value.toPrecision(digits)), digits);
 
 const count = (n, one, many = `${one}s`) => `${num(n)} ${n === 1 ? one : many}`;
 
@@ -79,15 +82,35 @@ const growing = (value, hue = "much") =>
   `color-mix(in oklab, var(--${hue}) ${Math.round(100 * Math.max(0, Math.min(1, value)))}%, transparent)`;
 
 const VERSIONS = 6;
-const ofVersion = (version) => `color-mix(in oklab, var(--version-${((version % VERSIONS) + VERSIONS) % VERSIONS}) 38%, transparent)`;
+const ofVersion = (version) =>
+  `color-mix(in oklab, var(--version-${((version % VERSIONS) + VERSIONS) % VERSIONS}) 38%, transparent)`;
 
 // -- text of unknown origin -----------------------------------------------------------------------
 
 const ODD = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u115f\u1160\u2800\u3164\ufe00-\ufe0e\uffa0]/gu;
 const NAMES = {
-  0x00ad: "SHY", 0x061c: "ALM", 0x200b: "ZWSP", 0x200c: "ZWNJ", 0x200d: "ZWJ", 0x200e: "LRM", 0x200f: "RLM",
-  0x2028: "LS", 0x2029: "PS", 0x202a: "LRE", 0x202b: "RLE", 0x202c: "PDF", 0x202d: "LRO", 0x202e: "RLO",
-  0x2060: "WJ", 0x2066: "LRI", 0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0xfeff: "BOM", 0x1b: "ESC", 0x00: "NUL",
+  0x00ad: "SHY",
+  0x061c: "ALM",
+  0x200b: "ZWSP",
+  0x200c: "ZWNJ",
+  0x200d: "ZWJ",
+  0x200e: "LRM",
+  0x200f: "RLM",
+  0x2028: "LS",
+  0x2029: "PS",
+  0x202a: "LRE",
+  0x202b: "RLE",
+  0x202c: "PDF",
+  0x202d: "LRO",
+  0x202e: "RLO",
+  0x2060: "WJ",
+  0x2066: "LRI",
+  0x2067: "RLI",
+  0x2068: "FSI",
+  0x2069: "PDI",
+  0xfeff: "BOM",
+  0x1b: "ESC",
+  0x00: "NUL",
 };
 
 function odd(char) {
@@ -97,7 +120,10 @@ function odd(char) {
 }
 
 // Joins that belong to a picture of a person or a flag are left alone.
-const joins = (text, at) => text[at] === "\u200d" && at > 0 && /\p{Extended_Pictographic}|\ufe0f/u.test(text.slice(Math.max(0, at - 2), at));
+const joins = (text, at) =>
+  text[at] === "\u200d" &&
+  at > 0 &&
+  /\p{Extended_Pictographic}|\ufe0f/u.test(text.slice(Math.max(0, at - 2), at));
 
 function visible(text, needle) {
   const nodes = [];
@@ -139,7 +165,9 @@ const MORE = 60000;
 // Text as a block: special tokens as quiet pills, long text clipped until asked for.
 function prose(text, { special = [], needle = "", className = "text" } = {}) {
   const block = el("div", { className, dir: "auto" });
-  const pattern = special.length ? new RegExp(`(${special.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`) : null;
+  const pattern = special.length
+    ? new RegExp(`(${special.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`)
+    : null;
   const show = (from, to) => {
     const pieces = pattern ? text.slice(from, to).split(pattern) : [text.slice(from, to)];
     pieces.forEach((piece, at) => {
@@ -153,13 +181,21 @@ function prose(text, { special = [], needle = "", className = "text" } = {}) {
   const next = () => {
     if (shown >= text.length) return;
     const rest = text.length - shown;
-    const button = el("button", { className: "more", type: "button", onclick: () => {
-      button.remove();
-      const to = Math.min(text.length, shown + MORE);
-      show(shown, to);
-      shown = to;
-      next();
-    } }, `show ${num(Math.min(rest, MORE))} more of ${num(rest)} characters`);
+    const button = el(
+      "button",
+      {
+        className: "more",
+        type: "button",
+        onclick: () => {
+          button.remove();
+          const to = Math.min(text.length, shown + MORE);
+          show(shown, to);
+          shown = to;
+          next();
+        },
+      },
+      `show ${num(Math.min(rest, MORE))} more of ${num(rest)} characters`,
+    );
     block.append(button);
   };
   next();
@@ -169,32 +205,59 @@ function prose(text, { special = [], needle = "", className = "text" } = {}) {
 // -- small things -----------------------------------------------------------------------------------
 
 function copyButton(get, label = "copy") {
-  const button = el("button", { type: "button", className: "quiet", onclick: async () => {
-    const text = get();
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch {
-      const area = el("textarea", { value: text });
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-    }
-    button.textContent = "copied";
-    setTimeout(() => { button.textContent = label; }, 900);
-  } }, label);
+  const button = el(
+    "button",
+    {
+      type: "button",
+      className: "quiet",
+      onclick: async () => {
+        const text = get();
+        try {
+          await navigator.clipboard.writeText(text);
+        } catch {
+          const area = el("textarea", { value: text });
+          document.body.append(area);
+          area.select();
+          document.execCommand("copy");
+          area.remove();
+        }
+        button.textContent = "copied";
+        setTimeout(() => {
+          button.textContent = label;
+        }, 900);
+      },
+    },
+    label,
+  );
   return button;
 }
 
 // `choices`: pairs of value and label.
 function segments(choices, value, change, label) {
-  return el("div", { className: "segments", role: "group", "aria-label": label }, choices.map(([key, text, title]) =>
-    el("button", { type: "button", title, className: String(key) === String(value) ? "on" : "", onclick: () => change(key) }, text)));
+  return el(
+    "div",
+    { className: "segments", role: "group", "aria-label": label },
+    choices.map(([key, text, title]) =>
+      el(
+        "button",
+        {
+          type: "button",
+          title,
+          className: String(key) === String(value) ? "on" : "",
+          onclick: () => change(key),
+        },
+        text,
+      ),
+    ),
+  );
 }
 
 function select(choices, value, change, label) {
-  return el("select", { "aria-label": label, title: label, onchange: (event) => change(event.target.value) }, choices.map(([key, text]) =>
-    el("option", { value: key, selected: String(key) === String(value) }, text)));
+  return el(
+    "select",
+    { "aria-label": label, title: label, onchange: (event) => change(event.target.value) },
+    choices.map(([key, text]) => el("option", { value: key, selected: String(key) === String(value) }, text)),
+  );
 }
 
 const tip = {
@@ -213,7 +276,14 @@ const tip = {
   },
 };
 
-const pairs = (list) => el("dl", { className: "pairs" }, list.filter((one) => one && one[1] !== null && one[1] !== undefined).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+const pairs = (list) =>
+  el(
+    "dl",
+    { className: "pairs" },
+    list
+      .filter((one) => one && one[1] !== null && one[1] !== undefined)
+      .map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+  );
 
 function say(text) {
   const box = byId("said");

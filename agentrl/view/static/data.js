@@ -28,7 +28,9 @@ async function raw(name) {
     block = byId(name);
   }
   if (!block) return null;
-  const stream = new Blob([bytes(block.textContent)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytes(block.textContent)])
+    .stream()
+    .pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).blob();
 }
 
@@ -78,7 +80,10 @@ class Source {
   }
 
   rowsOf(group) {
-    return Array.from({ length: this.starts[group + 1] - this.starts[group] }, (_, at) => this.starts[group] + at);
+    return Array.from(
+      { length: this.starts[group + 1] - this.starts[group] },
+      (_, at) => this.starts[group] + at,
+    );
   }
 
   keep(name) {
@@ -120,10 +125,12 @@ class Source {
   // Lower-case text of every turn, made when something is first searched for; `progress` is told how far it is.
   searchable(progress) {
     this.listeners.add(progress);
-    this.search = this.search || this.readAll().catch((error) => {
-      this.search = null;
-      throw error;
-    });
+    this.search =
+      this.search ||
+      this.readAll().catch((error) => {
+        this.search = null;
+        throw error;
+      });
     return this.search.finally(() => this.listeners.delete(progress));
   }
 
@@ -139,7 +146,9 @@ class Source {
         found[group] = trees.map((tree) => ({
           prompt: (tree.prompt || "").toLowerCase(),
           parents: tree.parents,
-          turns: tree.action.map((action, node) => `${action || ""}\n${tree.observation[node] || ""}\n${callText(tree.calls[node])}`.toLowerCase()),
+          turns: tree.action.map((action, node) =>
+            `${action || ""}\n${tree.observation[node] || ""}\n${callText(tree.calls[node])}`.toLowerCase(),
+          ),
           answer: tree.sample ? tree.sample.answers.concat(tree.sample.error).join("\n").toLowerCase() : "",
         }));
       }
@@ -156,14 +165,19 @@ class Source {
     const marks = new Uint8Array(this.count);
     for (let group = 0; group < groups.part.length; group += 1) {
       const whole = tasks[groups.task[group]];
-      const hits = whole ? [] : text[group].map((tree) => {
-        if (tree.prompt.includes(needle) || tree.answer.includes(needle)) return true;
-        const along = new Uint8Array(tree.turns.length);
-        for (let node = 0; node < along.length; node += 1) {
-          along[node] = (tree.parents[node] >= 0 && along[tree.parents[node]]) || tree.turns[node].includes(needle) ? 1 : 0;
-        }
-        return along;
-      });
+      const hits = whole
+        ? []
+        : text[group].map((tree) => {
+            if (tree.prompt.includes(needle) || tree.answer.includes(needle)) return true;
+            const along = new Uint8Array(tree.turns.length);
+            for (let node = 0; node < along.length; node += 1) {
+              along[node] =
+                (tree.parents[node] >= 0 && along[tree.parents[node]]) || tree.turns[node].includes(needle)
+                  ? 1
+                  : 0;
+            }
+            return along;
+          });
       for (let row = this.starts[group]; row < this.starts[group + 1]; row += 1) {
         const hit = whole || hits[rows.tree[row]];
         marks[row] = hit === true || (hit && rows.leaf[row] >= 0 && hit[rows.leaf[row]]) ? 1 : 0;
@@ -184,7 +198,9 @@ const callText = (calls) => calls.map(([name, args]) => `${name} ${JSON.stringif
 
 function quantiles(values, parts) {
   const sorted = Float64Array.from(values).sort();
-  return parts.map((part) => (sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] : 0));
+  return parts.map((part) =>
+    sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] : 0,
+  );
 }
 
 const sources = Array.from({ length: Number(ROOT.dataset.sources) }, (_, number) => new Source(number));

@@ -22,7 +22,8 @@ function ticks(low, high, wanted) {
   const step = [1, 2, 5, 10].map((one) => one * power).find((one) => span / one <= wanted) || 10 * power;
   const found = [];
   const first = Math.ceil(low / step - 1e-9);
-  for (let index = 0; index <= 2 * wanted && (first + index) * step <= high + step * 1e-9; index += 1) found.push((first + index) * step);
+  for (let index = 0; index <= 2 * wanted && (first + index) * step <= high + step * 1e-9; index += 1)
+    found.push((first + index) * step);
   return found;
 }
 
@@ -41,7 +42,10 @@ function thinned(points, most = 800) {
 }
 
 // `lines`: [{ x, y, raw, low, high, colour, name }], arrays with null where there is no value.
-function plot(lines, { width = 300, height = 150, log = false, title = "", onhover = null, onclick = null, digits = 3 } = {}) {
+function plot(
+  lines,
+  { width = 300, height = 150, log = false, title = "", onhover = null, onclick = null, digits = 3 } = {},
+) {
   const margin = { left: 44, right: 10, top: 8, bottom: 20 };
   const ok = (value) => value !== null && value !== undefined && (!log || value > 0);
   const f = (value) => (log ? Math.log10(value) : value);
@@ -56,9 +60,22 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
       }
     });
   }
-  const picture = svg("svg", { className: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": title });
+  const picture = svg("svg", {
+    className: "plot",
+    viewBox: `0 0 ${width} ${height}`,
+    width,
+    height,
+    role: "img",
+    "aria-label": title,
+  });
   if (xs[0] > xs[1]) {
-    picture.append(svg("text", { x: width / 2, y: height / 2, "text-anchor": "middle", className: "tick" }, log ? "nothing above 0" : "no values"));
+    picture.append(
+      svg(
+        "text",
+        { x: width / 2, y: height / 2, "text-anchor": "middle", className: "tick" },
+        log ? "nothing above 0" : "no values",
+      ),
+    );
     return { node: picture, mark: () => {} };
   }
   // Nearly the same is the same: rounding is no curve, and no scale could be marked on it.
@@ -70,26 +87,68 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
     ys = [ys[0] - pad, ys[1] + pad];
   }
   const inner = { width: width - margin.left - margin.right, height: height - margin.top - margin.bottom };
-  const x = (value) => margin.left + (xs[1] === xs[0] ? 0.5 : (value - xs[0]) / (xs[1] - xs[0])) * inner.width;
+  const x = (value) =>
+    margin.left + (xs[1] === xs[0] ? 0.5 : (value - xs[0]) / (xs[1] - xs[0])) * inner.width;
   const y = (value) => margin.top + (1 - (f(value) - ys[0]) / (ys[1] - ys[0])) * inner.height;
   for (const one of ticks(ys[0], ys[1], height > 250 ? 7 : 3)) {
     const at = margin.top + (1 - (one - ys[0]) / (ys[1] - ys[0])) * inner.height;
-    picture.append(svg("path", { d: `M${margin.left},${at}H${width - margin.right}`, className: one === 0 && !log ? "grid zero" : "grid" }), svg("text", { x: margin.left - 6, y: at + 3.5, "text-anchor": "end", className: "tick" }, num(log ? 10 ** one : one, digits)));
+    picture.append(
+      svg("path", {
+        d: `M${margin.left},${at}H${width - margin.right}`,
+        className: one === 0 && !log ? "grid zero" : "grid",
+      }),
+      svg(
+        "text",
+        { x: margin.left - 6, y: at + 3.5, "text-anchor": "end", className: "tick" },
+        num(log ? 10 ** one : one, digits),
+      ),
+    );
   }
-  for (const one of ticks(xs[0], xs[1], width > 500 ? 8 : 4)) picture.append(svg("text", { x: x(one), y: height - 5, "text-anchor": "middle", className: "tick" }, one >= 1e4 ? `${num(one / 1000)}k` : num(one)));
+  for (const one of ticks(xs[0], xs[1], width > 500 ? 8 : 4))
+    picture.append(
+      svg(
+        "text",
+        { x: x(one), y: height - 5, "text-anchor": "middle", className: "tick" },
+        one >= 1e4 ? `${num(one / 1000)}k` : num(one),
+      ),
+    );
   for (const line of lines) {
     const points = line.x.map((at, index) => [at, line.y[index], index]).filter(([, value]) => ok(value));
     if (line.low && line.high) {
       const band = points.filter(([, , index]) => ok(line.low[index]) && ok(line.high[index]));
-      if (band.length) picture.append(svg("path", { d: `M${band.map(([at, , index]) => `${x(at).toFixed(1)},${y(line.high[index]).toFixed(1)}`).join("L")}L${band.reverse().map(([at, , index]) => `${x(at).toFixed(1)},${y(line.low[index]).toFixed(1)}`).join("L")}Z`, className: "band", style: { fill: line.colour } }));
+      if (band.length)
+        picture.append(
+          svg("path", {
+            d: `M${band.map(([at, , index]) => `${x(at).toFixed(1)},${y(line.high[index]).toFixed(1)}`).join("L")}L${band
+              .reverse()
+              .map(([at, , index]) => `${x(at).toFixed(1)},${y(line.low[index]).toFixed(1)}`)
+              .join("L")}Z`,
+            className: "band",
+            style: { fill: line.colour },
+          }),
+        );
     }
-    const path = (list) => `M${thinned(list).map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join("L")}`;
+    const path = (list) =>
+      `M${thinned(list)
+        .map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`)
+        .join("L")}`;
     if (line.raw) {
       const whole = line.x.map((at, index) => [at, line.raw[index]]).filter(([, value]) => ok(value));
-      if (whole.length > 1) picture.append(svg("path", { d: path(whole), className: "raw", style: { stroke: line.colour } }));
+      if (whole.length > 1)
+        picture.append(svg("path", { d: path(whole), className: "raw", style: { stroke: line.colour } }));
     }
-    if (points.length > 1) picture.append(svg("path", { d: path(points), className: "line", style: { stroke: line.colour } }));
-    if (points.length <= 30) for (const [at, value] of points) picture.append(svg("circle", { cx: x(at), cy: y(value), r: points.length === 1 ? 3 : 1.8, style: { fill: line.colour } }));
+    if (points.length > 1)
+      picture.append(svg("path", { d: path(points), className: "line", style: { stroke: line.colour } }));
+    if (points.length <= 30)
+      for (const [at, value] of points)
+        picture.append(
+          svg("circle", {
+            cx: x(at),
+            cy: y(value),
+            r: points.length === 1 ? 3 : 1.8,
+            style: { fill: line.colour },
+          }),
+        );
   }
   const cursor = svg("g", { className: "cursor" });
   picture.append(cursor);
@@ -98,12 +157,19 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
     if (at === null) return [];
     const found = lines.map((line) => {
       let best = -1;
-      line.x.forEach((one, index) => { if (ok(line.y[index]) && (best < 0 || Math.abs(one - at) < Math.abs(line.x[best] - at))) best = index; });
+      line.x.forEach((one, index) => {
+        if (ok(line.y[index]) && (best < 0 || Math.abs(one - at) < Math.abs(line.x[best] - at))) best = index;
+      });
       return best < 0 ? null : { line, index: best, x: line.x[best], y: line.y[best] };
     });
     const first = found.find(Boolean);
-    if (first) cursor.append(svg("path", { d: `M${x(first.x)},${margin.top}V${height - margin.bottom}`, className: "hair" }));
-    for (const one of found) if (one) cursor.append(svg("circle", { cx: x(one.x), cy: y(one.y), r: 3, style: { fill: one.line.colour } }));
+    if (first)
+      cursor.append(
+        svg("path", { d: `M${x(first.x)},${margin.top}V${height - margin.bottom}`, className: "hair" }),
+      );
+    for (const one of found)
+      if (one)
+        cursor.append(svg("circle", { cx: x(one.x), cy: y(one.y), r: 3, style: { fill: one.line.colour } }));
     return found;
   };
   picture.addEventListener("mousemove", (event) => {
@@ -112,7 +178,27 @@ function plot(lines, { width = 300, height = 150, log = false, title = "", onhov
     const at = xs[0] + Math.max(0, Math.min(1, part)) * (xs[1] - xs[0]);
     if (onhover) onhover(at);
     const found = mark(at).filter(Boolean);
-    tip.show(event, el("b", {}, title), pairs(found.map((one) => [`${lines.length > 1 ? `${one.line.name} · ` : ""}${num(one.x, 6)}`, el("span", {}, num(one.y, 4), one.line.low && ok(one.line.low[one.index]) ? el("span", { className: "faint" }, ` ${num(one.line.low[one.index])} to ${num(one.line.high[one.index])}`) : null)])));
+    tip.show(
+      event,
+      el("b", {}, title),
+      pairs(
+        found.map((one) => [
+          `${lines.length > 1 ? `${one.line.name} · ` : ""}${num(one.x, 6)}`,
+          el(
+            "span",
+            {},
+            num(one.y, 4),
+            one.line.low && ok(one.line.low[one.index])
+              ? el(
+                  "span",
+                  { className: "faint" },
+                  ` ${num(one.line.low[one.index])} to ${num(one.line.high[one.index])}`,
+                )
+              : null,
+          ),
+        ]),
+      ),
+    );
   });
   picture.addEventListener("mouseleave", () => {
     tip.hide();

@@ -1,93 +1,14 @@
 // The trees of one group: turns from left to right, one line for each leaf.
 
-const COLOURS = [["credit", "credit"], ["return", "return below"], ["entropy", "entropy"], ["version", "version"], ["seconds", "seconds"]];
+const COLOURS = [
+  ["credit", "credit"],
+  ["return", "return below"],
+  ["entropy", "entropy"],
+  ["version", "version"],
+  ["seconds", "seconds"],
+];
 
 const TOP = 42;
-
-// Place of every node of all trees of a group. Leaves get lines in depth-first order, a parent
-// stands in the middle of its children; lost attempts are drawn as stubs without a line.
-function layout(trees) {
-  const nodes = [];
-  let line = 0;
-  const placed = trees.map((tree, number) => {
-    const own = tree.parents.map((parent, at) => ({ tree: number, at, parent, depth: 0, children: [], leaves: 0, total: 0, known: 0, y: 0 }));
-    const root = { tree: number, at: -1, depth: -1, children: [], leaves: 0, total: 0, known: 0, y: 0 };
-    own.forEach((node) => {
-      const above = node.parent < 0 ? root : own[node.parent];
-      node.above = above;
-      node.depth = above.depth + 1;
-      above.children.push(node);
-    });
-    // Depth first without recursion: a trajectory may have thousands of turns.
-    const order = [];
-    const stack = [root];
-    while (stack.length) {
-      const node = stack.pop();
-      order.push(node);
-      for (let at = node.children.length - 1; at >= 0; at -= 1) stack.push(node.children[at]);
-    }
-    for (const node of order) {
-      if (node.children.length || (node.at < 0 && own.length)) continue;
-      node.y = line;
-      line += 1;
-      node.leaves = 1;
-      const stop = node.at < 0 ? null : tree.leaves[node.at];
-      node.stop = stop || "";
-      if (node.at >= 0) {
-        node.return = 0;
-        for (let one = node; one.at >= 0; one = one.above) node.return += tree.reward[one.at] ?? 0;
-        const lost = ["env_error", "engine_error", "cancelled"].includes(stop) || (tree.sample && tree.sample.failure);
-        node.lost = Boolean(lost);
-        if (!lost) { node.total = node.return; node.known = 1; }
-      } else node.lost = true;
-    }
-    for (let at = order.length - 1; at > 0; at -= 1) {
-      const { above } = order[at];
-      above.leaves += order[at].leaves;
-      above.total += order[at].total;
-      above.known += order[at].known;
-    }
-    for (let at = order.length - 1; at >= 0; at -= 1) {
-      const { children } = order[at];
-      if (children.length) order[at].y = (children[0].y + children.at(-1).y) / 2;
-    }
-    line += trees.length > 1 && number < trees.length - 1 && own.length > 1 ? 0.35 : 0;
-    nodes.push(...own);
-    return { root, own };
-  });
-  return { placed, nodes, lines: line, depth: Math.max(0, ...nodes.map((node) => node.depth)) };
-}
-
-const worth = (tree, at) => (tree.weight && tree.weight[at] > 0 ? (tree.positive[at] + tree.negative[at]) / tree.weight[at] : null);
-
-// What made the sampler branch at a node: the entropy of the first child's first tokens beside that of the tree's first action.
-function branchCause(source, tree, children) {
-  if (children.length < 2) return null;
-  const first = children[0];
-  const entropy = tree.H[first];
-  const initial = tree.parents[first] < 0 ? null : tree.H[0];
-  const cause = { entropy, initial, ways: children.length, delta: null, probability: null };
-  // From the prompt nothing went before that an entropy could be compared with.
-  if (entropy === null || initial === null) return cause;
-  cause.delta = entropy - initial;
-  const { sampler } = source;
-  if (sampler && sampler.type === "arpo" && source.vocabulary > 1) {
-    cause.probability = sampler.alpha + (sampler.beta * cause.delta) / Math.log(source.vocabulary);
-  }
-  return cause;
-}
-
-function causeText(source, cause) {
-  const kind = source.sampler ? source.sampler.type : "";
-  const said = [`${cause.ways} ways from here`];
-  if (cause.entropy !== null) said.push(`entropy of the first ${source.probe} tokens ${num(cause.entropy)} nats`);
-  if (cause.delta !== null) said.push(`${num(cause.initial)} at the tree's first turn: ${signed(cause.delta)}`);
-  if (kind === "arpo" && cause.probability !== null) {
-    const { decision = "threshold", threshold } = source.sampler;
-    said.push(decision === "threshold" ? `P = ${num(cause.probability, 4)}, threshold ${num(threshold)}` : `branched with P = ${num(cause.probability, 4)}`);
-  } else if (kind === "tree") said.push("drawn at random by the tree sampler");
-  return said;
-}
 
 class Forest {
   // `view`: { source, group, trees }, `choose(row, node)` is called on a click.
@@ -96,15 +17,28 @@ class Forest {
     this.choose = choose;
     this.zoom = 1;
     this.layout = layout(this.trees);
-    this.rows = new Map(this.source.rowsOf(this.group).map((row) => [`${this.source.rows.tree[row]}/${this.source.rows.leaf[row]}`, row]));
+    this.rows = new Map(
+      this.source
+        .rowsOf(this.group)
+        .map((row) => [`${this.source.rows.tree[row]}/${this.source.rows.leaf[row]}`, row]),
+    );
     this.scroll = el("div", { className: "forest-scroll" });
-    this.node = el("section", { className: "forest" }, this.narrow && this.layout.lines < 2 ? null : this.bar(), this.scroll);
+    this.node = el(
+      "section",
+      { className: "forest" },
+      this.narrow && this.layout.lines < 2 ? null : this.bar(),
+      this.scroll,
+    );
     this.draw();
-    this.scroll.addEventListener("wheel", (event) => {
-      if (!event.ctrlKey && !event.metaKey) return;
-      event.preventDefault();
-      this.scale(this.zoom * Math.exp(-event.deltaY / 300), event);
-    }, { passive: false });
+    this.scroll.addEventListener(
+      "wheel",
+      (event) => {
+        if (!event.ctrlKey && !event.metaKey) return;
+        event.preventDefault();
+        this.scale(this.zoom * Math.exp(-event.deltaY / 300), event);
+      },
+      { passive: false },
+    );
     this.drag();
   }
 
@@ -112,8 +46,11 @@ class Forest {
     const { source } = this;
     const colours = COLOURS.filter(([key]) => this.offers(key));
     const colour = this.colour();
-    const button = (label, title, act) => el("button", { type: "button", className: "quiet icon", title, onclick: act }, label);
-    return el("div", { className: "bar" },
+    const button = (label, title, act) =>
+      el("button", { type: "button", className: "quiet icon", title, onclick: act }, label);
+    return el(
+      "div",
+      { className: "bar" },
       el("span", { className: "label" }, "colour"),
       segments(colours, colour, (key) => go({ colour: key }), "colour of turns"),
       this.legend(colour),
@@ -121,7 +58,8 @@ class Forest {
       button("−", "smaller", () => this.scale(this.zoom / 1.25)),
       button("+", "larger", () => this.scale(this.zoom * 1.25)),
       button("fit", "all of it", () => this.fit()),
-      button("⤢", "more room for the tree (f)", () => this.node.closest(".detail")?.classList.toggle("tall")));
+      button("⤢", "more room for the tree (f)", () => this.node.closest(".detail")?.classList.toggle("tall")),
+    );
   }
 
   offers(colour) {
@@ -140,14 +78,33 @@ class Forest {
     if (colour === "credit" || colour === "return") {
       const scale = colour === "credit" ? source.creditScale : this.returnScale();
       if (scale <= 1e-6) return el("span", { className: "legend" }, "all the same");
-      const where = colour === "credit" ? { stored: "as trained", recipe: "computed from recipe.yaml" }[source.creditFrom] : "beside the group's mean";
-      return el("span", { className: "legend" }, `${MINUS}${num(scale, 2)}`, el("i", { className: "ramp diverging" }), `+${num(scale, 2)}`, el("em", {}, where));
+      const where =
+        colour === "credit"
+          ? { stored: "as trained", recipe: "computed from recipe.yaml" }[source.creditFrom]
+          : "beside the group's mean";
+      return el(
+        "span",
+        { className: "legend" },
+        `${MINUS}${num(scale, 2)}`,
+        el("i", { className: "ramp diverging" }),
+        `+${num(scale, 2)}`,
+        el("em", {}, where),
+      );
     }
-    return el("span", { className: "legend" }, "0", el("i", { className: "ramp growing" }), num(this.largest(colour), 2), el("em", {}, colour === "entropy" ? `nats, first ${source.probe} tokens` : "s"));
+    return el(
+      "span",
+      { className: "legend" },
+      "0",
+      el("i", { className: "ramp growing" }),
+      num(this.largest(colour), 2),
+      el("em", {}, colour === "entropy" ? `nats, first ${source.probe} tokens` : "s"),
+    );
   }
 
   largest(colour) {
-    const values = this.trees.flatMap((tree) => (colour === "entropy" ? tree.H : tree.generate.map((one, at) => (one || 0) + (tree.env[at] || 0))));
+    const values = this.trees.flatMap((tree) =>
+      colour === "entropy" ? tree.H : tree.generate.map((one, at) => (one || 0) + (tree.env[at] || 0)),
+    );
     return Math.max(1e-6, ...values.map((one) => one || 0));
   }
 
@@ -159,7 +116,12 @@ class Forest {
 
   returnScale() {
     const mean = this.meanReturn();
-    return Math.max(1e-6, ...this.layout.nodes.filter((node) => node.known).map((node) => Math.abs(node.total / node.known - mean)));
+    return Math.max(
+      1e-6,
+      ...this.layout.nodes
+        .filter((node) => node.known)
+        .map((node) => Math.abs(node.total / node.known - mean)),
+    );
   }
 
   paint(node, colour) {
@@ -168,10 +130,16 @@ class Forest {
       const value = worth(tree, node.at);
       return value === null ? "none" : diverging(value / this.source.creditScale);
     }
-    if (colour === "return") return node.known ? diverging((node.total / node.known - this.meanReturn()) / this.returnScale()) : "none";
+    if (colour === "return")
+      return node.known
+        ? diverging((node.total / node.known - this.meanReturn()) / this.returnScale())
+        : "none";
     if (colour === "version") return ofVersion(tree.version[node.at]);
-    const value = colour === "entropy" ? tree.H[node.at] : (tree.generate[node.at] || 0) + (tree.env[node.at] || 0);
-    return value === null ? "none" : `color-mix(in oklab, var(--much) ${Math.round((100 * value) / this.largest(colour))}%, var(--zero))`;
+    const value =
+      colour === "entropy" ? tree.H[node.at] : (tree.generate[node.at] || 0) + (tree.env[node.at] || 0);
+    return value === null
+      ? "none"
+      : `color-mix(in oklab, var(--much) ${Math.round((100 * value) / this.largest(colour))}%, var(--zero))`;
   }
 
   tableWidth() {
@@ -181,7 +149,9 @@ class Forest {
   draw() {
     const { placed, nodes, lines, depth } = this.layout;
     const step = lines > 40 ? 15 : lines > 20 ? 18 : 22;
-    const column = this.narrow ? Math.max(58, Math.min(110, 250 / (depth + 1))) : Math.max(84, Math.min(150, 620 / (depth + 1)));
+    const column = this.narrow
+      ? Math.max(58, Math.min(110, 250 / (depth + 1)))
+      : Math.max(84, Math.min(150, 620 / (depth + 1)));
     const left = 22;
     const start = 78;
     const x = (node) => start + node.depth * column;
@@ -193,13 +163,18 @@ class Forest {
     const colour = this.colour();
     // As long as it has tokens; where none were counted, as it has characters.
     const size = (tree, at) => tree.n[at] || (tree.action[at] || "").length / 4;
-    const longest = this.trees.reduce((most, tree) => tree.n.reduce((own, _, at) => Math.max(own, size(tree, at)), most), 1);
-    const long = (node) => 12 + Math.min(column - 40, 44) * Math.sqrt(size(this.trees[node.tree], node.at) / longest);
+    const longest = this.trees.reduce(
+      (most, tree) => tree.n.reduce((own, _, at) => Math.max(own, size(tree, at)), most),
+      1,
+    );
+    const long = (node) =>
+      12 + Math.min(column - 40, 44) * Math.sqrt(size(this.trees[node.tree], node.at) / longest);
     const edges = svg("g", { className: "edges" });
     const marks = svg("g", { className: "nodes" });
     const labels = svg("g", { className: "labels" });
     const headings = svg("g", { className: "headings" });
-    const heading = (at, text, anchor = "start") => headings.append(svg("text", { x: at, y: 14, "text-anchor": anchor }, text));
+    const heading = (at, text, anchor = "start") =>
+      headings.append(svg("text", { x: at, y: 14, "text-anchor": anchor }, text));
     heading(left - 8, "prompt");
     for (let at = 0; at <= depth; at += 1) heading(start + at * column, `turn ${at + 1}`);
     heading(table + 62, "return", "end");
@@ -208,48 +183,115 @@ class Forest {
     heading(table + (credited ? 160 : 84), "ended");
     const middle = TOP + ((lines - 1) / 2) * step;
     this.drawn = new Map();
-    const curve = (fromX, fromY, toX, toY) => `M${fromX},${fromY}C${(fromX + toX) / 2},${fromY} ${(fromX + toX) / 2},${toY} ${toX},${toY}`;
+    const curve = (fromX, fromY, toX, toY) =>
+      `M${fromX},${fromY}C${(fromX + toX) / 2},${fromY} ${(fromX + toX) / 2},${toY} ${toX},${toY}`;
     for (const { root, own } of placed) {
       const tree = this.trees[root.tree];
       if (!own.length) {
         edges.append(svg("path", { d: curve(left, middle, start, y(root)), className: "edge lost" }));
         marks.append(svg("text", { x: start + 4, y: y(root) + 4, className: "cross" }, "✕"));
-        labels.append(svg("text", { x: start + 20, y: y(root) + 3.5, className: "ended" }, "lost before its first turn"));
+        labels.append(
+          svg("text", { x: start + 20, y: y(root) + 3.5, className: "ended" }, "lost before its first turn"),
+        );
       }
       for (const node of own) {
         const from = node.above.at < 0 ? [left, middle] : [x(node.above) + long(node.above), y(node.above)];
-        const edge = svg("path", { d: curve(from[0], from[1], x(node), y(node)), className: `edge${node.above.at < 0 ? " first" : ""}`, "stroke-width": (0.9 + 0.75 * Math.log2(node.leaves || 1)).toFixed(2) });
+        const edge = svg("path", {
+          d: curve(from[0], from[1], x(node), y(node)),
+          className: `edge${node.above.at < 0 ? " first" : ""}`,
+          "stroke-width": (0.9 + 0.75 * Math.log2(node.leaves || 1)).toFixed(2),
+        });
         edges.append(edge);
         const paint = this.paint(node, colour);
         const box = svg("rect", {
-          x: x(node), y: y(node) - 5, width: long(node), height: 10, rx: 3, className: `turn${paint === "none" ? " untrained" : ""}`, style: { fill: paint },
-          "data-node": `${node.tree}/${node.at}`, tabindex: -1,
-          onclick: () => this.pick(node), onmousemove: (event) => tip.show(event, this.about(node)), onmouseleave: tip.hide,
+          x: x(node),
+          y: y(node) - 5,
+          width: long(node),
+          height: 10,
+          rx: 3,
+          className: `turn${paint === "none" ? " untrained" : ""}`,
+          style: { fill: paint },
+          "data-node": `${node.tree}/${node.at}`,
+          tabindex: -1,
+          onclick: () => this.pick(node),
+          onmousemove: (event) => tip.show(event, this.about(node)),
+          onmouseleave: tip.hide,
         });
         marks.append(box);
-        if (tree.reward[node.at]) marks.append(svg("circle", { cx: x(node) + long(node) - 4.5, cy: y(node), r: 1.8, className: "paid" }));
+        if (tree.reward[node.at])
+          marks.append(
+            svg("circle", { cx: x(node) + long(node) - 4.5, cy: y(node), r: 1.8, className: "paid" }),
+          );
         this.drawn.set(node, { edge, box });
         if (node.children.length > 1) this.fork(labels, node, x(node) + long(node), y(node));
         if (!node.children.length) this.leaf(labels, node, { from: x(node) + long(node), y: y(node), table });
       }
       if (root.children.length > 1) this.fork(labels, root, left + 3, middle);
-      this.lostStubs(labels, tree, root, own, { x: (node) => (node.at < 0 ? left : x(node) + long(node)), y: (node) => (node.at < 0 ? middle : y(node)) });
+      this.lostStubs(labels, tree, root, own, {
+        x: (node) => (node.at < 0 ? left : x(node) + long(node)),
+        y: (node) => (node.at < 0 ? middle : y(node)),
+      });
     }
-    marks.append(svg("rect", { x: left - 7, y: middle - 7, width: 14, height: 14, rx: 3, className: "prompt", onclick: () => this.choose(null, "prompt") }));
-    if (this.trees.length > 1) headings.append(svg("text", { x: left - 8, y: 27, className: "count" }, `${this.trees.length} trees`));
-    this.picture = svg("svg", { className: "tree", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${count(lines, "leaf", "leaves")}` }, headings, edges, marks, labels);
+    marks.append(
+      svg("rect", {
+        x: left - 7,
+        y: middle - 7,
+        width: 14,
+        height: 14,
+        rx: 3,
+        className: "prompt",
+        onclick: () => this.choose(null, "prompt"),
+      }),
+    );
+    if (this.trees.length > 1)
+      headings.append(svg("text", { x: left - 8, y: 27, className: "count" }, `${this.trees.length} trees`));
+    this.picture = svg(
+      "svg",
+      {
+        className: "tree",
+        viewBox: `0 0 ${width} ${height}`,
+        role: "img",
+        "aria-label": `${count(lines, "leaf", "leaves")}`,
+      },
+      headings,
+      edges,
+      marks,
+      labels,
+    );
     fill(this.scroll, this.picture);
     this.scale(this.zoom);
   }
 
   fork(labels, node, x, y) {
     const tree = this.trees[node.tree];
-    const cause = branchCause(this.source, tree, node.children.map((child) => child.at));
+    const cause = branchCause(
+      this.source,
+      tree,
+      node.children.map((child) => child.at),
+    );
     if (!cause) return;
     const about = causeText(this.source, cause).map((line) => el("div", {}, line));
     const tall = cause.entropy === null ? 0 : Math.min(1, cause.entropy / this.largest("entropy"));
-    labels.append(svg("circle", { cx: x + 6, cy: y, r: 4, className: "fork", style: { fill: `color-mix(in oklab, var(--much) ${20 + Math.round(80 * tall)}%, var(--panel))` }, onmousemove: (event) => tip.show(event, el("b", {}, "branch point"), about), onmouseleave: tip.hide, "data-fork": `${node.tree}/${node.at}` }));
-    if (cause.entropy !== null) labels.append(svg("text", { x: x + 6, y: y - 8, className: "why", "text-anchor": "middle" }, `H ${num(cause.entropy, 2)}`));
+    labels.append(
+      svg("circle", {
+        cx: x + 6,
+        cy: y,
+        r: 4,
+        className: "fork",
+        style: { fill: `color-mix(in oklab, var(--much) ${20 + Math.round(80 * tall)}%, var(--panel))` },
+        onmousemove: (event) => tip.show(event, el("b", {}, "branch point"), about),
+        onmouseleave: tip.hide,
+        "data-fork": `${node.tree}/${node.at}`,
+      }),
+    );
+    if (cause.entropy !== null)
+      labels.append(
+        svg(
+          "text",
+          { x: x + 6, y: y - 8, className: "why", "text-anchor": "middle" },
+          `H ${num(cause.entropy, 2)}`,
+        ),
+      );
   }
 
   lostStubs(labels, tree, root, own, place) {
@@ -259,7 +301,24 @@ class Forest {
       if (!node) continue;
       const before = seen.get(node) || 0;
       seen.set(node, before + 1);
-      labels.append(svg("text", { x: place.x(node) + 4 + 9 * before, y: place.y(node) + 15, className: "cross", onmousemove: (event) => tip.show(event, el("b", {}, `lost and played again: ${words(reason)}`), el("div", {}, oneLine(message).slice(0, 400))), onmouseleave: tip.hide }, "✕"));
+      labels.append(
+        svg(
+          "text",
+          {
+            x: place.x(node) + 4 + 9 * before,
+            y: place.y(node) + 15,
+            className: "cross",
+            onmousemove: (event) =>
+              tip.show(
+                event,
+                el("b", {}, `lost and played again: ${words(reason)}`),
+                el("div", {}, oneLine(message).slice(0, 400)),
+              ),
+            onmouseleave: tip.hide,
+          },
+          "✕",
+        ),
+      );
     }
   }
 
@@ -267,21 +326,64 @@ class Forest {
     const tree = this.trees[node.tree];
     const row = this.rows.get(`${node.tree}/${node.at}`);
     const value = worth(tree, node.at);
-    const line = svg("g", { className: "leaf", "data-leaf": `${node.tree}/${node.at}`, onclick: () => this.pick(node), onmousemove: (event) => tip.show(event, this.about(node)), onmouseleave: tip.hide });
-    line.append(svg("rect", { x: table - 2, y: y - 8, width: this.tableWidth(), height: 16, className: "hit" }), svg("path", { d: `M${from + 4},${y}H${table + 6}`, className: "leader" }));
+    const line = svg("g", {
+      className: "leaf",
+      "data-leaf": `${node.tree}/${node.at}`,
+      onclick: () => this.pick(node),
+      onmousemove: (event) => tip.show(event, this.about(node)),
+      onmouseleave: tip.hide,
+    });
+    line.append(
+      svg("rect", { x: table - 2, y: y - 8, width: this.tableWidth(), height: 16, className: "hit" }),
+      svg("path", { d: `M${from + 4},${y}H${table + 6}`, className: "leader" }),
+    );
     const outcome = row === undefined ? UNSCORED : this.source.outcome[row];
-    if (outcome === LOST) line.append(svg("text", { x: table + 14, y: y + 4, className: "cross", "text-anchor": "middle" }, "✕"));
-    else line.append(svg("circle", { cx: table + 14, cy: y, r: 4, className: `outcome ${["none", "right", "wrong"][outcome]}` }));
-    line.append(svg("text", { x: table + 62, y: y + 3.5, "text-anchor": "end", className: "return" }, node.lost ? "–" : num(node.return, 3)));
+    if (outcome === LOST)
+      line.append(svg("text", { x: table + 14, y: y + 4, className: "cross", "text-anchor": "middle" }, "✕"));
+    else
+      line.append(
+        svg("circle", {
+          cx: table + 14,
+          cy: y,
+          r: 4,
+          className: `outcome ${["none", "right", "wrong"][outcome]}`,
+        }),
+      );
+    line.append(
+      svg(
+        "text",
+        { x: table + 62, y: y + 3.5, "text-anchor": "end", className: "return" },
+        node.lost ? "–" : num(node.return, 3),
+      ),
+    );
     if (this.offers("credit")) {
       line.append(svg("path", { d: `M${table + 110},${y - 6}V${y + 6}`, className: "axis" }));
       if (value !== null) {
         const size = Math.max(0.8, 34 * Math.min(1, Math.abs(value) / this.source.creditScale));
-        line.append(svg("rect", { x: table + 110 - (value < 0 ? size : 0), y: y - 4, width: size, height: 8, rx: 1.5, style: { fill: diverging(value / this.source.creditScale) } }));
+        line.append(
+          svg("rect", {
+            x: table + 110 - (value < 0 ? size : 0),
+            y: y - 4,
+            width: size,
+            height: 8,
+            rx: 1.5,
+            style: { fill: diverging(value / this.source.creditScale) },
+          }),
+        );
       } else line.append(svg("text", { x: table + 116, y: y + 3.5, className: "ended" }, "–"));
     }
     const depth = node.depth + 1;
-    line.append(svg("text", { x: table + (this.offers("credit") ? 160 : 84), y: y + 3.5, className: `ended${node.stop === "terminated" ? "" : " unusual"}` }, `${node.stop ? words(node.stop) : "unfinished"} · ${depth}`));
+    line.append(
+      svg(
+        "text",
+        {
+          x: table + (this.offers("credit") ? 160 : 84),
+          y: y + 3.5,
+          className: `ended${node.stop === "terminated" ? "" : " unusual"}`,
+        },
+        `${node.stop ? words(node.stop) : "unfinished"} · ${depth}`,
+      ),
+    );
     labels.append(line);
     this.drawn.get(node).line = line;
   }
@@ -292,16 +394,33 @@ class Forest {
     const value = worth(tree, at);
     const text = oneLine((tree.action[at] || "").slice(0, 300));
     return [
-      el("b", {}, `turn ${node.depth + 1}`, node.leaves > 1 ? el("span", { className: "faint" }, ` · shared by ${node.leaves} trajectories`) : null),
+      el(
+        "b",
+        {},
+        `turn ${node.depth + 1}`,
+        node.leaves > 1
+          ? el("span", { className: "faint" }, ` · shared by ${node.leaves} trajectories`)
+          : null,
+      ),
       text ? el("div", { className: "quote" }, text) : null,
       pairs([
         tree.weight ? ["credit", value === null ? "not trained" : `${signed(value, 3)}`] : null,
-        tree.weight && node.leaves > 1 && value !== null ? ["kept apart", `${signed(tree.positive[at])} and ${signed(tree.negative[at])}, weight ${num(tree.weight[at])}`] : null,
+        tree.weight && node.leaves > 1 && value !== null
+          ? [
+              "kept apart",
+              `${signed(tree.positive[at])} and ${signed(tree.negative[at])}, weight ${num(tree.weight[at])}`,
+            ]
+          : null,
         node.leaves > 1 && node.known ? ["return below", `${num(node.total / node.known)} on average`] : null,
         tree.reward[at] ? ["reward", num(tree.reward[at])] : null,
         ["entropy", tree.H[at] === null ? null : `${num(tree.H[at])} nats at its start`],
         ["tokens", tree.n[at] ? `${num(tree.n[at])} written, ${num(tree.o[at])} seen` : null],
-        ["tools", tree.calls[at].length ? tree.calls[at].map(([name, , ok]) => name + (ok ? "" : " ✕")).join(", ") : null],
+        [
+          "tools",
+          tree.calls[at].length
+            ? tree.calls[at].map(([name, , ok]) => name + (ok ? "" : " ✕")).join(", ")
+            : null,
+        ],
         ["version", num(tree.version[at])],
         ["ended", node.stop ? words(node.stop) : null],
       ]),
@@ -341,7 +460,8 @@ class Forest {
     }
     this.drawn.get(leaf).line?.classList.add("on");
     const at = (TOP + leaf.y * ((this.height - TOP - 10) / Math.max(1, this.layout.lines))) * this.zoom;
-    if (at < this.scroll.scrollTop + 20 || at > this.scroll.scrollTop + this.scroll.clientHeight - 20) this.scroll.scrollTop = at - this.scroll.clientHeight / 2;
+    if (at < this.scroll.scrollTop + 20 || at > this.scroll.scrollTop + this.scroll.clientHeight - 20)
+      this.scroll.scrollTop = at - this.scroll.clientHeight / 2;
   }
 
   scale(zoom, event) {
@@ -372,6 +492,9 @@ class Forest {
       this.scroll.scrollLeft = from[0] - event.clientX;
       this.scroll.scrollTop = from[1] - event.clientY;
     });
-    for (const name of ["pointerup", "pointercancel"]) this.scroll.addEventListener(name, () => { from = null; });
+    for (const name of ["pointerup", "pointercancel"])
+      this.scroll.addEventListener(name, () => {
+        from = null;
+      });
   }
 }
