@@ -106,8 +106,9 @@ class Transcript:
         shown = []
         for mark, body in _segments(np.asarray(token_ids, np.int32)):
             text = body[:DIGEST_BYTES].hex() if mark == IMAGE else _text(body)
-            shown += ["" if mark is None else _SHOWN[mark], text]
-            shown.append("" if mark is None else _AFTER.get(mark, ""))
+            if mark is not None:
+                text = _SHOWN.get(mark, "\ufffd") + text + _AFTER.get(mark, "")
+            shown.append(text)
         return "".join(shown)
 
     def conversation(self, token_ids: Int32) -> Conversation:

@@ -103,6 +103,15 @@ def test_a_character_cut_by_another_engine_is_shown_as_such():
     assert Transcript().action_text(np.array([97, 0xC3], np.int32)) == "a\ufffd"
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 300), max_size=40))
+def test_any_ids_can_be_shown(ids):
+    array = np.array(ids, np.int32)
+    assert isinstance(Transcript().decode(array), str)
+    assert isinstance(Transcript().decode(ids), str)
+    assert isinstance(Transcript().action_text(array), str)
+
+
 def test_ids_that_are_no_transcript_are_told():
     transcript = Transcript()
     with pytest.raises(ContractError, match="no ids of a transcript"):
