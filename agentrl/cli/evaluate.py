@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 Targets = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="TARGET... [KEY=VALUE]...",
+        metavar="TARGET|KEY=VALUE",
         help="Suites (`agentrl suite list`), or one recipe; then settings to change, as in "
-        "rollout.concurrency=32 engine.timeout=60 suite.temperature=0.7 price.generated=0.6",
+        "rollout.concurrency=32 engine.timeout=60 suite.temperature=0.7 seed=1",
     ),
 ]
 
@@ -112,8 +112,8 @@ def rescore(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings of the environment to change, as in accept=[boxed]; score=NAME makes "
+            metavar="KEY=VALUE",
+            help="Settings of the environment to change, as in max_turns=4; score=NAME makes "
             "another component the one that counts.",
         ),
     ] = None,
