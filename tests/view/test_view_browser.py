@@ -78,13 +78,15 @@ def test_an_evaluation_opens_with_its_estimates_on_top(page, tmp_path):
         ' "samples_per_task": 1, "planned": 3, "scored": 2, "missing": 0,'
         ' "failures": {"environment": 1}, "if_failures_were_wrong": 0.333, "estimates":'
         ' {"correct": {"value": 0.5, "low": 0.1, "high": 0.9, "tasks": 2, "method": "wilson"},'
-        ' "turns": {"value": 3.5, "low": 3, "high": 4, "tasks": 2, "method": "cluster_t"}}}]}'
+        ' "turns": {"value": 3.5, "low": 3, "high": 4, "tasks": 2, "method": "cluster_t"}}}],'
+        ' "provenance": {"agentrl": "9.9", "commit": "abcdef0123456", "python": "3.11"}}'
     )
     look(page, written(tmp_path, folder))
     card = page.locator(".card").inner_text()
     assert "Toys" in card and "lost: 1 environment" in card and "33.3 % if those were wrong" in card
     assert texts(page, ".estimates td:nth-child(2)") == ["50 %", "3.5"]
     assert texts(page, ".estimates td:nth-child(4)") == ["10 % to 90 %", "3 to 4"]
+    assert "agentrl 9.9 at abcdef0123" in page.locator(".source > .pairs").inner_text()
     # The interval's line reaches from a tenth to nine tenths of the axis.
     box = page.locator(".estimates .main .interval").bounding_box()
     axis = page.locator(".estimates .main .grid").bounding_box()
@@ -196,6 +198,8 @@ def test_a_branch_point_says_the_entropy_that_caused_it(page, tmp_path):
     # P = 0.5 + 0.2 * (0.75 - 0.25) / ln 768 = 0.51505
     assert "2 ways" in said and "0.75 nats" in said and "+0.5" in said and "P = 0.5151" in said
     assert "way 1 of 2" in page.locator(".turn .branched").inner_text()
+    page.locator(".turn .side b").nth(2).hover()
+    assert "mean entropy\n0.75 nats" in page.locator("#tip").inner_text()
 
 
 def test_credit_colours_what_was_trained_and_failures_are_crosses(page, tmp_path):

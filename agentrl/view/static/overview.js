@@ -35,7 +35,25 @@ function factsOf(source) {
     ],
     ["score", has([...new Set(Object.values(source.score))].map(words).join(", "))],
     ["seed", settings.seed === undefined ? null : String(settings.seed)],
+    ...provenance(source),
   ]);
+}
+
+// What produced an evaluation's results.
+function provenance(source) {
+  const made = (source.results && source.results.provenance) || {};
+  const commit = made.commit ? ` at ${String(made.commit).slice(0, 10)}` : "";
+  return [
+    ["command", made.command ? el("code", {}, visible(String(made.command))) : null],
+    ["made by", made.agentrl ? `agentrl ${made.agentrl}${commit}, Python ${made.python}` : null],
+    [
+      "took",
+      made.seconds
+        ? `${seconds(made.seconds)}${made.sittings > 1 ? ` in ${made.sittings} sittings` : ""}`
+        : null,
+    ],
+    ["ended", made.ended ? String(made.ended).slice(0, 16).replace("T", " ") : null],
+  ];
 }
 
 function inWords(method) {
@@ -95,6 +113,7 @@ function resultsTable(source) {
         "p",
         { className: "faint" },
         `${num(suite.scored)} of ${num(suite.planned)} samples scored, ${count(suite.tasks, "task")}, ${num(suite.samples_per_task)} for each`,
+        suite.cost ? ` · cost ${num(suite.cost)}` : null,
         suite.missing ? el("b", {}, ` · ${num(suite.missing)} missing`) : null,
         lost.length
           ? el(

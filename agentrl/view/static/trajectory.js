@@ -177,7 +177,11 @@ class Trajectory {
       el(
         "div",
         { className: "side" },
-        el("b", {}, `turn ${at + 1}`),
+        el(
+          "b",
+          { onmousemove: (event) => tip.show(event, this.about(node)), onmouseleave: tip.hide },
+          `turn ${at + 1}`,
+        ),
         tree.weight
           ? el(
               "span",
@@ -221,6 +225,20 @@ class Trajectory {
       ),
       said,
     );
+  }
+
+  // What is too much for the side of a turn.
+  about(node) {
+    const { tree } = this;
+    const known = (values) => (values[node] === null ? null : `${num(values[node])} nats`);
+    return pairs([
+      ["version", num(tree.version[node])],
+      ["mean entropy", known(tree.Hmean)],
+      ["mean log-probability", tree.n[node] ? known(tree.logprob) : null],
+      ["prefilled", tree.prefilled[node] ? count(tree.prefilled[node], "token") : null],
+      ["state", tree.state && tree.state[node] ? oneLine(tree.state[node]).slice(0, 200) : null],
+      ["node", `${node} of tree ${this.source.rows.tree[this.row] + 1}`],
+    ]);
   }
 
   // The turn is one of several from the same place.
