@@ -336,10 +336,18 @@ class List {
       this.searched = source;
       this.marks = null;
       if (needle) {
-        const marks = await source.matching(needle, (part) => {
-          if (part < 1)
-            fill(this.counts, el("span", { className: "number" }, `reading ${Math.round(100 * part)} % …`));
-        });
+        const said = (text) => fill(this.counts, el("span", { className: "number", id: "counts" }, text));
+        let marks;
+        try {
+          marks = await source.matching(
+            needle,
+            (part) => part < 1 && said(`reading ${Math.round(100 * part)} % …`),
+          );
+        } catch (error) {
+          this.needle = "";
+          said(`The text could not be read: ${error.message}`);
+          return;
+        }
         if (this.needle !== needle || this.source !== source) return;
         this.marks = marks;
       }
