@@ -229,6 +229,7 @@ def _spec(
         "metadata": plain(
             {
                 "command": origin.command,
+                "rescored": origin.rescored,
                 "seed": plan.seed,
                 "platform": origin.platform,
                 "python": origin.python,

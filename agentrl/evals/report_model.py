@@ -356,7 +356,7 @@ def _stops(parts: Parts) -> Table:
 
 def _provenance(evaluations: Sequence[Evaluated]) -> Table:
     columns = [_origin(one) for one in evaluations]
-    names = dict.fromkeys(name for column in columns for name in column)
+    names = dict.fromkeys(name for column in columns for name, text in column.items() if text)
     return Table(
         ("", *(one.letter for one in evaluations)),
         tuple((name, *(column.get(name) or ABSENT for column in columns)) for name in names),
@@ -377,6 +377,7 @@ def _origin(one: Evaluated) -> dict[str, str]:
         "price of a million tokens": (
             "" if price is None else f"{price.prompt:g} read, {price.generated:g} generated"
         ),
+        "scored again": origin.rescored,
         "folder": one.folder.name,
         "command": origin.command,
         "started": origin.started,

@@ -8,7 +8,9 @@ from fake_evaluation import HOSTILE, four_samples, part, results, sample, with_n
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from agentrl.cli.app import app
 from agentrl.core.errors import DataError
 from agentrl.core.types import ToolRecord
 from agentrl.evals import report_model
@@ -217,7 +219,7 @@ def test_a_sample_that_was_played_again_is_shown_as_it_ended(tmp_path):
 
 
 def test_of_a_long_conversation_the_ends_are_shown(tmp_path):
-    one = sample("t", action="x" * 1_000_000)
+    one = sample("t", action="x" * 100_000)
     long = one.texts * 50
     folder = write(tmp_path, results([part()]), [sample("t"), replace(one, texts=long)])
     (shown,) = examples(folder / "samples.jsonl", {"toy@1": "correct"})["toy@1"]
@@ -326,6 +328,29 @@ def test_results_of_another_format_are_refused(tmp_path):
     path.write_text(path.read_text().replace("agentrl.results/1", "agentrl.results/9"))
     with pytest.raises(DataError, match=r"results\.json.*format"):
         write_reports([folder])
+
+
+def test_the_command_says_where_the_report_is(tmp_path):
+    folder = write(tmp_path / "a", results([part()]), four_samples())
+    done = CliRunner().invoke(app, ["report", str(folder), "--out", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    assert done.output == f"{tmp_path / 'r.html'} and {tmp_path / 'r.md'}\n"
+    refused = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert refused.exit_code == 2 and "results.json" in refused.output
+
+
+@pytest.mark.slow
+def test_an_evaluation_ends_with_its_report_and_so_does_scoring_it_again(tmp_path):
+    out = tmp_path / "e"
+    command = ["eval", "sokoban", "--policy", "scripted:oracle", "--tasks", "2", "--out", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert f"its report is in {out / 'report.html'}" in done.output
+    assert "100.0 %" in texts((out / "report.html").read_text())
+    again = tmp_path / "again"
+    done = CliRunner().invoke(app, ["rescore", str(out), "--out", str(again)])
+    assert done.exit_code == 0, done.output
+    assert "scored again" in texts((again / "report.html").read_text())
 
 
 def test_reports_are_made_of_the_same_evaluations_the_same(tmp_path):
