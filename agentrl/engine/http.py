@@ -91,7 +91,8 @@ class ModelServer:
         }
         if key := os.environ.get(settings.api_key_env):
             headers["Authorization"] = f"Bearer {key}"
-        self._headers = httpx.Headers({**headers, **settings.headers})
+        own = {name: os.path.expandvars(value) for name, value in settings.headers.items()}
+        self._headers = httpx.Headers({**headers, **own})
         self._transport = self._given or OneRequestEach(url)
 
     async def close(self) -> None:

@@ -94,12 +94,13 @@ class ServerSettings(Settings):
 
     `base_url` ends in the version (`https://host/v1`); `model` is the server's name for it, by
     default the policy's. The key is read from the environment variable `api_key_env` when that is
-    set; `headers` and the fields of `extra` are sent with every request. At most `concurrency`
-    requests are under way at once, and in no window of a minute are there more requests and tokens
-    than the limits allow (each rollout worker counts its own). A request that takes longer than
-    `timeout` is given up and sent again, as are those that fail, up to `retries` times, after
-    `backoff` seconds, twice as many each time up to `max_backoff`; for `patience` seconds a server
-    may answer that it is asked too often.
+    set; `headers` (in which `$NAME` is an environment variable, for keys that no file is to hold)
+    and the fields of `extra` are sent with every request. At most `concurrency` requests are under
+    way at once, and in no window of a minute are there more requests and tokens than the limits
+    allow (each rollout worker counts its own). A request that takes longer than `timeout` is given
+    up and sent again, as are those that fail, up to `retries` times, after `backoff` seconds, twice
+    as many each time up to `max_backoff`; for `patience` seconds a server may answer that it is
+    asked too often.
     """
 
     base_url: str

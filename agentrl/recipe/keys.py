@@ -53,7 +53,7 @@ ABOUT = {
     "engine.latency_cap": "longest delay in seconds",
     "engine.seed": "seed of the script",
     "engine.base_url": "address of the server, up to its version, as in https://host/v1",
-    "engine.headers": "headers that are sent with every request",
+    "engine.headers": "headers that are sent with every request; $NAME is an environment variable",
     "engine.extra": "fields that are sent with every request",
     "engine.omit": "fields that are not sent, for models that refuse them, as in [temperature]",
     "engine.max_tokens_field": "name of the field that bounds a reply",

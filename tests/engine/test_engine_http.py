@@ -183,7 +183,8 @@ async def test_a_server_that_moved_says_where_to():
 async def test_headers_and_the_key_are_sent(monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret")
     async with raw(plain) as seen:
-        settings = {"api_key_env": "MY_KEY", "headers": {"X-Title": "us"}}
+        monkeypatch.setenv("OTHER_KEY", "hidden")
+        settings = {"api_key_env": "MY_KEY", "headers": {"X-Title": "us", "api-key": "$OTHER_KEY"}}
         async with client(seen.url, **settings) as server:
             await ask(server)
         own = {"Authorization": "Token other"}
@@ -192,6 +193,7 @@ async def test_headers_and_the_key_are_sent(monkeypatch):
     first, second = (head.lower() for head in seen.heads)
     assert b"authorization: bearer secret" in first
     assert b"x-title: us" in first
+    assert b"api-key: hidden" in first
     assert b"content-type: application/json" in first
     assert second.count(b"authorization:") == 1
     assert b"authorization: token other" in second
