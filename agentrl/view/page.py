@@ -19,8 +19,8 @@ from agentrl.view.index import Indexer, metrics_data
 from agentrl.view.read import Source
 
 SCRIPTS = (
-    *("base.js", "data.js", "route.js", "plots.js", "overview.js", "list.js", "layout.js"),
-    *("tree.js", "trajectory.js", "tokens.js", "metrics.js", "compare.js", "app.js"),
+    *("base.js", "data.js", "route.js", "plots.js", "overview.js", "marks.js", "list.js"),
+    *("layout.js", "tree.js", "trajectory.js", "tokens.js", "metrics.js", "compare.js", "app.js"),
 )
 """The parts of the page's program, in the order in which they are joined."""
 
