@@ -68,9 +68,13 @@ class Display:
     @contextmanager
     def phase(self, what: str) -> Iterator[None]:
         """Show that `what` goes on; anything longer than two seconds is inside one."""
-        if self._dashboard is not None:
-            self._dashboard.status = what
-            yield
+        shown_in = self._dashboard
+        if shown_in is not None:
+            shown_in.status = what
+            try:
+                yield
+            finally:
+                shown_in.status = ""
         elif self.console.is_terminal:
             with self.console.status(what):
                 yield
