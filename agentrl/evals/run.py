@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -155,7 +156,8 @@ def _require_some(results: Results, folder: EvalFolder) -> None:
 
 
 def _way_on(folder: EvalFolder) -> str:
-    return f"\nwhat finished is kept; go on with `agentrl eval --resume --out {folder.path}`"
+    where = shlex.quote(str(folder.path))
+    return f"\nwhat finished is kept; go on with `agentrl eval --resume --out {where}`"
 
 
 async def _play(
