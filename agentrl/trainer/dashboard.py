@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,7 @@ class Dashboard:
         self.status = ""
         self.bar: Progress | None = None
         self.failure = ""
+        self._lock = threading.Lock()  # It is drawn by a thread of its own.
         self._clock = clock
         self._began = clock()
         self._done = 0
@@ -60,20 +62,22 @@ class Dashboard:
 
     def iteration(self, number: int, metrics: Mapping[str, float]) -> None:
         """Take in one iteration; `metrics` are those of `metrics.jsonl`."""
-        self._at = number
-        self._done += 1
-        self._now = metrics
-        for name, value in metrics.items():
-            past = self._past[name]
-            past.append(value)
-            del past[:-_KEPT]
-            if name.startswith(_FAILURES) and math.isfinite(value):
-                self._failures[name.removeprefix(_FAILURES)] += round(value)
+        with self._lock:
+            self._at = number
+            self._done += 1
+            self._now = metrics
+            for name, value in metrics.items():
+                past = self._past[name]
+                past.append(value)
+                del past[:-_KEPT]
+                if name.startswith(_FAILURES) and math.isfinite(value):
+                    self._failures[name.removeprefix(_FAILURES)] += round(value)
 
     def evaluation(self, name: str, result: Interval, text: str) -> None:
         """Take in one evaluation and how it reads."""
-        self._evaluated = (name, text)
-        self._past[f"eval/{name}"].append(result.value)
+        with self._lock:
+            self._evaluated = (name, text)
+            self._past[f"eval/{name}"].append(result.value)
 
     def slowest(self, tasks: Sequence[SlowTask]) -> None:
         """Take in the tasks whose environments took longest in this iteration."""
@@ -102,7 +106,8 @@ class Dashboard:
         if self.failure:
             return
         try:
-            segments = list(console.render(self._drawn(options.max_width), options))
+            with self._lock:
+                segments = list(console.render(self._drawn(options.max_width), options))
         except Exception as error:  # A run goes on, whatever is wrong with its picture.
             self.failure = f"{type(error).__name__}: {error}"
             return
@@ -112,8 +117,9 @@ class Dashboard:
         parts: list[RenderableType] = [self._head()]
         if self._done or self._evaluated:
             parts += [self._quantities(width), self._notes()]
-        if self.bar is not None:
-            parts.append(self.bar.get_renderable())
+        bar = self.bar  # Taken once: the run may put it away meanwhile.
+        if bar is not None:
+            parts.append(bar.get_renderable())
         elif self.status:
             parts.append(_line(self.status))
         return Group(*parts)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -131,6 +132,23 @@ def test_a_curve_goes_from_its_lowest_to_its_highest():
 @given(st.lists(st.floats()), st.integers(0, 50))
 def test_a_curve_never_fails_and_never_exceeds_its_room(values, width):
     assert len(sparkline(values, width)) <= width
+
+
+def test_it_is_drawn_while_the_run_goes_on():
+    shown = after(1)
+    told = []
+
+    def feed():
+        for number in range(2, 400):
+            shown.iteration(number, METRICS | {f"failures/{number}": 1.0})
+            shown.bar = None
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    while thread.is_alive() or not told:
+        told.append(drawn(shown, 80))
+    thread.join()
+    assert shown.failure == "" and all("failures so far" in text for text in told)
 
 
 # -- in the display of a run ------------------------------------------------------------------
