@@ -51,12 +51,12 @@ async def test_an_exception_keeps_the_state_and_shows_only_the_programs_own_line
     session = await sandbox.open()
     failed = await session.execute("x = 1\ndef f(n):\n    return n / 0\nf(x)")
     assert (failed.status, failed.restarted) == (RunStatus.ERROR, False)
-    assert failed.stderr.splitlines()[1:] == [
+    marks = set(" ~^")  # below what failed; which lines get them depends on the version of Python
+    assert [line for line in failed.stderr.splitlines()[1:] if set(line) - marks] == [
         '  File "<run 1>", line 4, in <module>',
         "    f(x)",
         '  File "<run 1>", line 3, in f',
         "    return n / 0",
-        "           ~~^~~",
         "ZeroDivisionError: division by zero",
     ]
     wrong = await session.execute("x = = 2")

@@ -71,8 +71,10 @@ class Family:
 
     def turn(self) -> None:
         """Wait for what happens next, or until it is time to compare, and see to it."""
-        watching = any(member.watch for member in self._members.values())
-        living = any(member.interpreter > 0 for member in self._members.values())
+        watching = living = False
+        for member in self._members.values():
+            watching = watching or member.watch is not None
+            living = living or member.interpreter > 0
         pause = _BUSY if watching else _IDLE if living else None
         events = self._poll.poll(pause and 1000 * pause)
         for descriptor, _ in events:

@@ -23,9 +23,12 @@ def noted() -> Iterator[None]:
 
     def note(**hooks: Callable[[], object]) -> None:
         register(**hooks)
-        for name, known in _HOOKS.items():
-            if name in hooks:
-                known.append(hooks[name])
+        if "before" in hooks:
+            _before.insert(0, hooks["before"])
+        if "after_in_parent" in hooks:
+            _in_parent.append(hooks["after_in_parent"])
+        if "after_in_child" in hooks:
+            _in_child.append(hooks["after_in_child"])
 
     if "random" in sys.modules:  # nobody could note what it asked for: a new seed for each child
         _in_child.append(sys.modules["random"].seed)
@@ -45,12 +48,9 @@ def fork() -> int:
     """
     if _threads:
         return os.fork()
-    for hook in reversed(_before):
+    for hook in _before:
         hook()
     pid = kernel.fork()
     for hook in _in_parent if pid else _in_child:
         hook()
     return pid
-
-
-_HOOKS = {"before": _before, "after_in_parent": _in_parent, "after_in_child": _in_child}

@@ -25,6 +25,7 @@ REQUEST = struct.Struct("<BII")
 """What to do, its number, and the bytes that follow."""
 REPLY = struct.Struct("<IBi")
 """The number of the request, how it ended, and a number that goes with it."""
+_HEAD = REQUEST.size
 RUN, FORK, SETTLE = 1, 2, 3
 DONE, RAISED, OUT_OF_MEMORY, FAILED = 0, 1, 2, 3
 
@@ -175,7 +176,7 @@ class LiveInterpreter:
 
     def answer(self) -> None:
         """Do what one request asks for."""
-        head, descriptors = self._receive(REQUEST.size)
+        head, descriptors = self._receive(_HEAD)
         what, number, size = REQUEST.unpack(head)
         body = self._receive(size)[0] if size else b""
         if what == RUN:

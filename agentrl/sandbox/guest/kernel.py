@@ -162,7 +162,9 @@ def keep_capabilities(*kept: int) -> None:
     The bounding set is left: with no new privileges and no user namespaces it gives nothing back.
     """
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    mask = sum(1 << number for number in kept)
+    mask = 0
+    for number in kept:
+        mask |= 1 << number
     _CAPABILITY_SETS[0] = _CAPABILITY_SETS[1] = mask & 0xFFFFFFFF
     _CAPABILITY_SETS[3] = _CAPABILITY_SETS[4] = mask >> 32
     _checked(_capset(_CAPABILITY_HEADER, _CAPABILITY_SETS), "capset")

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 Socket: TypeAlias = _socket.socket
 """The class below `socket.socket`, which works on more pages that a fork would copy."""
 
+# Bound once: what is looked up on the way to them lies on pages that a fork would copy.
+_decode, _encode = json.JSONDecoder().decode, json.JSONEncoder().encode
 _LENGTH = struct.Struct("<II")
+_HEAD = _LENGTH.size
 MAX_FRAME = 1 << 30
 _ROOM = socket.CMSG_SPACE(8 * 4)
 
@@ -31,7 +34,7 @@ class Broken(Exception):
 def pack(header: dict[str, Any], blobs: list[bytes] | None = None) -> bytes:
     """The bytes of a frame."""
     blobs = blobs or []
-    head = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
+    head = _encode({**header, "blobs": [len(blob) for blob in blobs]}).encode()
     return b"".join([_LENGTH.pack(len(head), sum(map(len, blobs))), head, *blobs])
 
 
@@ -59,7 +62,7 @@ def receive(of: Socket) -> Frame:
     Raises:
         Broken: the stream ended or is malformed.
     """
-    first, descriptors = _exactly(of, _LENGTH.size)
+    first, descriptors = _exactly(of, _HEAD)
     head_length, blob_length = _LENGTH.unpack(first)
     if head_length + blob_length > MAX_FRAME:
         raise Broken(f"a frame of {head_length + blob_length} bytes")
@@ -76,7 +79,7 @@ def lengths(of: bytes | bytearray) -> tuple[int, int]:
 def parse(body: bytes, head_length: int, descriptors: list[int]) -> Frame:
     """The frame in `body`, whose header takes `head_length` bytes."""
     try:
-        header = json.loads(body[:head_length])
+        header = _decode(body[:head_length].decode())
         lengths = [int(length) for length in header.pop("blobs")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Broken(f"a malformed header: {error}") from error
