@@ -145,12 +145,10 @@ def shown(name: str, value: float, low: float | None, high: float | None) -> str
 
 
 def _suite_lines(suite: SuiteResult) -> Iterator[str]:
-    scores = [
-        f"{name} {_shown_estimate(name, suite.estimates[name])}"
-        for name in dict.fromkeys((suite.score, *suite.estimates))
-        if name == suite.score and name in suite.estimates
-    ]
-    told = scores[0] if scores else f"{suite.score}: nothing could be scored"
+    found = suite.estimates.get(suite.score)
+    told = f"{suite.score}: nothing could be scored"
+    if found is not None:
+        told = f"{suite.score} {_shown_estimate(suite.score, found)}"
     times = f" x {suite.samples_per_task}" if suite.samples_per_task > 1 else ""
     yield f"{suite.suite}  {told}  ({suite.tasks} tasks{times})"
     if suite.failures:
