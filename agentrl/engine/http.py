@@ -46,7 +46,7 @@ class RefusedError(EngineError):
 @dataclass(slots=True)
 class _Admission:
     server: ModelServer
-    asked: Asked
+    asked: Asked | None  # None once a request has used it
 
 
 _ADMISSION: ContextVar[_Admission | None] = ContextVar("agentrl_admission", default=None)
@@ -120,12 +120,11 @@ class ModelServer:
             ContextLengthError: the request has more tokens than the model takes.
         """
         admission = _ADMISSION.get()
-        if admission is not None and admission.server is self:
-            return await self._insist(path, body, tokens, admission.asked)
-        async with self.admission(tokens):
-            admission = _ADMISSION.get()
-            assert admission is not None
-            return await self._insist(path, body, tokens, admission.asked)
+        if admission is None or admission.server is not self:
+            async with self.admission(tokens):
+                return await self.post(path, body, tokens=tokens)
+        asked, admission.asked = admission.asked, None
+        return await self._insist(path, body, tokens, asked or await self._pace.admit(tokens))
 
     async def _insist(
         self, path: str, body: Mapping[str, object], tokens: int, asked: Asked
@@ -140,7 +139,8 @@ class ModelServer:
             if reply is not None:
                 self._pace.correct(asked, _tokens_of(reply, tokens))
                 return reply
-            self._pace.correct(asked, 0)
+            if status:  # one that hung may have been charged for
+                self._pace.correct(asked, 0)
             pause = self._pause(failed + turned_away, wanted)
             if status == 429:
                 turned_away += 1

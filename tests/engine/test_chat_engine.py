@@ -451,6 +451,22 @@ async def test_who_is_admitted_does_not_wait_again_and_the_slot_is_given_back():
     await asyncio.wait_for(engine.generate(ids, Sampling()), timeout=5)
 
 
+async def test_every_request_is_counted_the_shorter_one_after_a_refusal_too():
+    replies = [
+        httpx.Response(400, text="maximum context length is 9 tokens, not 7 in the messages"),
+        httpx.Response(200, json=reply()),
+        httpx.Response(503),
+        httpx.Response(200, json=reply()),
+    ]
+    engine = await connected(lambda request: replies.pop(0), requests_per_minute=4)
+    ids = Transcript().prompt_ids(ASKED)
+    await engine.generate(ids, Sampling())
+    await engine.generate(ids, Sampling())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(engine.generate(ids, Sampling()), timeout=0.1)
+    assert replies == []
+
+
 async def test_a_chat_server_cannot_be_trained_or_score(tmp_path: Path):
     engine = build(ChatSettings(base_url=URL), "")
     with pytest.raises(EngineError, match="call start"):
