@@ -240,3 +240,17 @@ async def test_a_group_that_ends_while_its_engine_is_restarted_is_played_again()
     groups = await fleet.play(jobs(2))
     assert not any(group.trees[0].failures for group in groups)
     assert (fleet.report.engines_restarted, fleet.report.episodes_lost) == (1, 16)
+
+
+async def test_a_server_elsewhere_that_failed_is_left_as_it_is() -> None:
+    log: list[str] = []
+
+    def make(index: int) -> FakeMember:
+        return FakeMember(log, str(index), set(), {"0"})
+
+    fleet = Fleet(make, size=1, jobs_at_once=1, trajectories=1, restarts_engines=False)
+    await fleet.start()
+    lost, played = [await fleet.play_one(job) for job in jobs(2)]
+    assert not lost.trajectories() and lost.trees[0].failures[0].message == "engine is dead"
+    assert len(played.trajectories()) == 1
+    assert log == ["start 0"] and fleet.report.engines_restarted == 0
