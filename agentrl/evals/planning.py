@@ -42,6 +42,7 @@ _FREE = (
     *("rollout.gpus_per_worker", "rollout.retries", "rollout.max_failure_rate"),
     *("rollout.stall_seconds", "rollout.env_host*", "rollout.limits.*_seconds"),
     *("engine.concurrency", "engine.timeout", "engine.retries", "engine.*backoff"),
+    *("engine.patience",),
     *("engine.*_per_minute", "engine.api_key_env", "engine.max_num_seqs", "engine.kv_cache_gib"),
     *("engine.gpu_memory_utilization", "engine.threads", "engine.max_batch"),
     *("engine.batch_window",),

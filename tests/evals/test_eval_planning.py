@@ -7,7 +7,7 @@ import pytest
 from eval_fakes import plan
 
 from agentrl.core.errors import DataError, RecipeError
-from agentrl.engine.settings import OpenAISettings, ScriptedSettings
+from agentrl.engine.settings import ChatSettings, OpenAISettings, ScriptedSettings
 from agentrl.evals.planning import (
     Wish,
     context_of,
@@ -165,6 +165,15 @@ def test_plans_that_differ_only_in_how_fast_are_the_same():
         "runtime=ray", "rollout.workers=2", "price={prompt: 1.0, generated: 1.0}",
     )  # fmt: skip
     require_same(before, laid_over(before, free), Path("x"))
+    url = "http://127.0.0.1:9/v1"
+    server = before.model_copy(update={"engine": ChatSettings(base_url=url, model="m")})
+    slower = (
+        "engine.requests_per_minute=9", "engine.timeout=1.0", "engine.patience=1.0",
+        "engine.max_backoff=2.0", "engine.api_key_env=MINE",
+    )  # fmt: skip
+    require_same(server, laid_over(server, slower), Path("x"))
+    with pytest.raises(DataError, match=r"differ in engine.model \('m' there, 'n' now\)"):
+        require_same(server, laid_over(server, ["engine.model=n"]), Path("x"))
     for setting, told in [
         ("seed=1", "seed (0 there, 1 now)"),
         ("rollout.limits.max_tokens=999", "rollout.limits.max_tokens (4096 there, 999 now)"),
