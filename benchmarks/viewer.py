@@ -122,8 +122,9 @@ def opened(page: Page, file: Path, place: str) -> tuple[float, float]:
     page.goto(f"file://{file}" + (f"#{place}" if place else ""))
     if place:
         page.wait_for_selector('html[data-ready="1"]')
-    page.wait_for_function(f"({PAINT}) !== null")
-    return page.evaluate(PAINT), page.evaluate(READY) or 0.0
+    while (painted := page.evaluate(PAINT)) is None:
+        page.wait_for_timeout(5)
+    return painted, page.evaluate(READY) or 0.0
 
 
 def changed(page: Page, what: str, values: list[Any], name: str) -> None:

@@ -17,6 +17,7 @@ from view_folders import (
     look,
     sample,
     small_run,
+    until,
     watched,
     write_evaluation,
     write_run,
@@ -61,7 +62,8 @@ def texts(page, selector: str) -> list[str]:
 
 def facts(page, part: str) -> None:
     """Wait until the open trajectory's heading says `part`."""
-    page.wait_for_function(
+    until(
+        page,
         "(part) => document.querySelector('.trajectory .facts')?.textContent.includes(part)",
         arg=part,
     )
@@ -110,16 +112,16 @@ def test_filters_leave_what_they_say(page, tmp_path):
     look(page, file, "/trajectories?unit=rows")
     assert counted(page) == "6 trajectories · 3 groups"
     page.get_by_role("button", name="wrong", exact=True).click()
-    page.wait_for_function("document.getElementById('counts').textContent.startsWith('3 of 6')")
+    until(page, "document.getElementById('counts').textContent.startsWith('3 of 6')")
     page.get_by_label("groups", exact=True).select_option("mixed")
-    page.wait_for_function("document.getElementById('counts').textContent.startsWith('1 of 6')")
+    until(page, "document.getElementById('counts').textContent.startsWith('1 of 6')")
     page.get_by_role("button", name="clear").click()
-    page.wait_for_function("document.getElementById('counts').textContent.startsWith('6 ')")
+    until(page, "document.getElementById('counts').textContent.startsWith('6 ')")
     page.get_by_text("More filters").click()
     page.get_by_label("least turns").fill("2")
-    page.wait_for_function("document.getElementById('counts').textContent.startsWith('4 of 6')")
+    until(page, "document.getElementById('counts').textContent.startsWith('4 of 6')")
     page.get_by_label("most turns").fill("2")
-    page.wait_for_function("document.getElementById('counts').textContent.startsWith('2 of 6')")
+    until(page, "document.getElementById('counts').textContent.startsWith('2 of 6')")
     assert "tmin=2" in page.url and "tmax=2" in page.url
     page.reload()
     page.wait_for_selector('html[data-ready="1"]')
@@ -236,8 +238,10 @@ def test_tokens_show_mask_probability_entropy_credit_and_version(page, tmp_path)
     seen = set()
     for name in ("mask", "log-probability", "entropy", "credit", "version"):
         page.locator(".tokens-bar").get_by_role("button", name=name, exact=True).click()
-        page.wait_for_function(
-            "(name) => document.querySelector('.tokens-bar .on').textContent === name", arg=name
+        until(
+            page,
+            "(name) => document.querySelector('.tokens-bar .on').textContent === name",
+            arg=name,
         )
         seen.add(first.get_attribute("style"))
         assert page.locator(".tokens.observation .token").first.get_attribute("style") is None
@@ -273,10 +277,10 @@ def test_two_evaluations_are_matched_by_task(page, tmp_path):
     assert "B above A on 1, below on 0, equal on 1" in counted(page)
     assert len(texts(page, ".item")) == 4
     page.get_by_role("button", name="only where they differ").click()
-    page.wait_for_function("document.querySelectorAll('.item').length === 1")
+    until(page, "document.querySelectorAll('.item').length === 1")
     assert "0 → 1" in texts(page, ".item .value")[0]
     page.locator(".item").click()
-    page.wait_for_function("document.querySelectorAll('.side-of .trajectory').length === 2")
+    until(page, "document.querySelectorAll('.side-of .trajectory').length === 2")
     assert [one.split("\n")[0] for one in texts(page, ".side-of .facts")] == ["wrong", "right"]
 
 
@@ -400,7 +404,7 @@ def test_pictures_are_shown_beside_the_text_that_names_them(page, tmp_path):
     dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
     (folder / "images" / f"{one}.png").write_bytes(base64.b64decode(dot + "RU5ErkJggg=="))
     look(page, written(tmp_path, folder), "/trajectories?g=0")
-    page.wait_for_function("document.querySelector('.pictures img')?.naturalWidth === 1")
+    until(page, "document.querySelector('.pictures img')?.naturalWidth === 1")
 
 
 def test_ten_thousand_trajectories_are_listed_a_screen_at_a_time(page, tmp_path):
@@ -414,13 +418,11 @@ def test_ten_thousand_trajectories_are_listed_a_screen_at_a_time(page, tmp_path)
     painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert painted < 5000, "a bound for a busy machine; benchmarks/viewer.py has the figures"
     page.locator(".scroller").first.evaluate("(list) => { list.scrollTop = list.scrollHeight; }")
-    page.wait_for_function("document.querySelector('.item:last-child').style.top === '459954px'")
+    until(page, "document.querySelector('.item:last-child').style.top === '459954px'")
     page.locator(".item").last.click()
     assert "r=9999" in page.url
     page.get_by_role("button", name="right", exact=True).first.click()
-    page.wait_for_function(
-        "/^[0-9],[0-9]+ of 10,000/.test(document.getElementById('counts').textContent)"
-    )
+    until(page, "/^[0-9],[0-9]+ of 10,000/.test(document.getElementById('counts').textContent)")
 
 
 def test_the_command_serves_the_page_to_who_has_the_address(page, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +150,14 @@ def watched(browser, **settings: object):
     page.on("request", lambda asked: page.asked.append(asked.url))
     page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
     return page
+
+
+def until(page, expression: str, arg: object = None) -> None:
+    """Wait until an expression is true; Playwright's own waiting would need `eval` in the page."""
+    end = time.monotonic() + 30
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)
 
 
 def look(page, file: Path, place: str = "") -> None:

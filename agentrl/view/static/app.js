@@ -151,10 +151,8 @@ async function drawTrajectories(room) {
   here.list.drawFilters();
   await here.list.refresh();
   if (state.g === "" && here.list.items.length) here.list.choose(0);
-  else {
-    here.list.scroller.scrollTop = Math.max(0, here.list.current * ROW - 120);
-    await drawDetail();
-  }
+  else here.list.scroller.scrollTop = Math.max(0, here.list.current * ROW - 120);
+  await drawDetail();
 }
 
 let drawing = 0;
