@@ -72,6 +72,16 @@ def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
     return Credit(credit.positive, credit.negative, np.where(idle, 0.0, credit.weight))
 
 
+def comparison_metrics(groups: Sequence[Group], estimator: AnyCredit) -> dict[str, float]:
+    """What of an iteration's trajectories could not be compared, or was all the same."""
+    leaves = estimator.compare(TurnTable.of(groups))
+    return {
+        "credit/groups_dropped": float(leaves.groups_dropped),
+        "credit/groups_equal": float(leaves.groups_equal),
+        "credit/leaves_unscored": float(leaves.leaves_unscored),
+    }
+
+
 def credit_metrics(steps: Sequence[TrainingStep]) -> dict[str, float]:
     """`credit/...` metrics over all steps of an iteration."""
     if not steps:

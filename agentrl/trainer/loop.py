@@ -22,7 +22,13 @@ from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.seeds import derive
-from agentrl.trainer.batches import TrainingStep, credit_metrics, training_steps, whole_credit
+from agentrl.trainer.batches import (
+    TrainingStep,
+    comparison_metrics,
+    credit_metrics,
+    training_steps,
+    whole_credit,
+)
 from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.display import Display
 from agentrl.trainer.metrics import MetricsLog
@@ -164,7 +170,7 @@ class Loop:
             pack_tokens=recipe.learner.pack_tokens,
             updates=settings.updates_per_iteration,
         )
-        metrics |= credit_metrics(steps)
+        metrics |= credit_metrics(steps) | comparison_metrics(sampled.groups, recipe.credit)
         if not steps:
             self.display.line("[yellow]no group has anything to train on: no update[/]")
         try:

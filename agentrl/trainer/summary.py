@@ -82,8 +82,10 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         [t.episode_return for t in group.trajectories() if not t.stop_reason.is_failure]
         for group in groups
     ]
-    retried = sum(len(tree.failures) for group in groups for tree in group.trees)
     failed = len(everything) - len(finished)
+    # The failure that a line stayed broken from is among its tree's failures too.
+    failures = sum(len(tree.failures) for group in groups for tree in group.trees)
+    retried = max(0, failures - failed)
     budget = spent(groups)
     metrics = {
         "rollout/reward_mean": _mean([t.episode_return for t in finished]),

@@ -8,7 +8,7 @@ import pytest
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit
 from agentrl.learner.settings import LossSettings
 from agentrl.testing.trees import chains, random_groups
-from agentrl.trainer.batches import training_steps, whole_credit
+from agentrl.trainer.batches import comparison_metrics, training_steps, whole_credit
 
 
 @pytest.mark.parametrize("method", [GrpoCredit(), ArpoCredit(attribution="hard"), TreeGrpoCredit()])
@@ -43,3 +43,13 @@ def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
     np.testing.assert_allclose(stored.positive, [0.5, 0.0])
     np.testing.assert_allclose(stored.negative, [0.0, -0.5])
     np.testing.assert_allclose(stored.weight, [1.0, 1.0])
+
+
+def test_what_cannot_be_compared_is_counted():
+    groups = [chains([1.0, 0.0]), chains([0.5, 0.5]), chains([1.0]), chains([float("nan"), 1.0])]
+    found = comparison_metrics(groups, GrpoCredit())
+    assert found == {
+        "credit/groups_dropped": 2.0,
+        "credit/groups_equal": 1.0,
+        "credit/leaves_unscored": 1.0,
+    }
