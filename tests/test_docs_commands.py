@@ -122,9 +122,14 @@ def test_the_commands_of_a_block_run(block, folder):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     script = "\n".join(map(shlex.join, block.commands))
     done = subprocess.run(
-        ["bash", "-e", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
-        cwd=here, env={**os.environ, "PATH": path},
-    )  # fmt: skip
+        ["bash", "-e", "-c", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=here,
+        env={**os.environ, "PATH": path},
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
