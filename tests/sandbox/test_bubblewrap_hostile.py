@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.bubblewrap,
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="apt-get install bubblewrap"),
 ]
+AT_ONCE = 6
+"""Programs under way: most wait for their time to be up."""
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +75,17 @@ async def settled(before: set[int]) -> int:
 
 async def test_every_hostile_program_is_contained(host, neighbours):
     sandbox, session = neighbours
-    await asyncio.gather(*(sandbox.run_python("import time; time.sleep(0.3)") for _ in range(3)))
+    await asyncio.gather(
+        *(sandbox.run_python("import time; time.sleep(0.3)") for _ in range(AT_ONCE))
+    )
     before = processes()
-    await check_contained(sandbox, session, host, at_once=3, patience=30.0, late=3.0)
+    await check_contained(sandbox, session, host, at_once=AT_ONCE, patience=30.0, late=3.0)
     assert await settled(before) <= 0
 
 
 async def test_every_hostile_program_leaves_its_session_usable(host, neighbours):
     sandbox, session = neighbours
-    places = asyncio.Semaphore(3)
+    places = asyncio.Semaphore(AT_ONCE)
     wrong: list[str] = []
 
     async def play(case: Hostile) -> None:
@@ -93,9 +97,11 @@ async def test_every_hostile_program_leaves_its_session_usable(host, neighbours)
                 wrong.append(f"{case.name}: {said[-400:]!r}")
             if result.seconds > LIMITS.wall_seconds + 3.0:
                 wrong.append(f"{case.name}: took {result.seconds:.1f} s")
-            # A run may find the interpreter that the last one broke; the one after it may not.
-            again = [await mine.execute("print(1 + 1)") for _ in range(2)]
-            if again[1].stdout != "2\n" or (again[0].stdout != "2\n" and not again[0].restarted):
+            # One run may find the interpreter that the program broke, or that is ended for what
+            # it still holds when somebody looks; no other may.
+            again = [await mine.execute("print(1 + 1)") for _ in range(3)]
+            lost = [one for one in again if one.stdout != "2\n"]
+            if len(lost) > 1 or not all(one.restarted for one in lost):
                 wrong.append(f"{case.name}: then {again}")
             await mine.close()
 
