@@ -154,7 +154,7 @@ def test_commands_hand_the_recipe_and_the_options_to_the_trainer(tmp_path, monke
     ):
         assert runner.invoke(app, arguments).exit_code == 0
     assert calls == [
-        ("run", "other", {"out": Path(out), "resume": True}),
+        ("run", "other", {"out": Path(out), "resume": True, "plain": False}),
         ("dry_run", "arpo_search", {}),
         ("sft", "sft_search", {"out": Path(out)}),
     ]
