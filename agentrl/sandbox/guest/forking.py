@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 from . import kernel
@@ -48,9 +49,17 @@ def fork() -> int:
     """
     if _threads:
         return os.fork()
-    for hook in _before:
-        hook()
+    if _before:
+        _run(_before)
     pid = kernel.fork()
-    for hook in _in_parent if pid else _in_child:
-        hook()
+    if hooks := _in_parent if pid else _in_child:
+        _run(hooks)
     return pid
+
+
+def _run(hooks: list[Callable[[], object]]) -> None:
+    for hook in hooks:
+        try:
+            hook()
+        except Exception:  # as Python does: thrown on, it would make a second parent of the child
+            traceback.print_exc()

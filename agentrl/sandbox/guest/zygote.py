@@ -137,7 +137,7 @@ def _next(control: socket.socket, open_here: tuple[int, ...], total: int) -> Non
     if not descriptors:
         os._exit(0)
     kernel.unshare(kernel.CLONE_NEWPID)
-    if kernel.fork() == 0:
+    if forking.fork() == 0:
         for descriptor in open_here:
             os.close(descriptor)
         try:
