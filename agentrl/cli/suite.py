@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -32,7 +33,10 @@ def list_suites() -> None:
     from agentrl.evals.suites import SUITES
 
     console = Console()
-    table = Table("suite", "tasks", "environment", "score", "published", "needs")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("suite", "tasks", "environment", "score"):
+        table.add_column(name, no_wrap=True)  # names are typed again: never shortened
+    table.add_column("needs", overflow="fold")
     for family, suites in groupby(SUITES.values(), key=lambda suite: suite.family):
         table.add_section()
         table.add_row(f"[bold]{family}[/bold]")
@@ -42,18 +46,10 @@ def list_suites() -> None:
                 "" if suite.size is None else f"{suite.size:,}",
                 escape(suite.env),
                 escape(suite.score),
-                escape(_reference(suite)),
                 escape(", ".join(suite.needs)),
             )
     console.print(table)
-    console.print("agentrl suite show NAME says where rows come from; NAME may be module:NAME")
-
-
-def _reference(suite: Suite) -> str:
-    if not suite.references:
-        return ""
-    first = suite.references[0]
-    return f"{first.policy} {first.metric} {100 * first.value:.1f}"
+    console.print("agentrl suite show NAME says where rows come from and what is published of it")
 
 
 @app.command()

@@ -200,6 +200,18 @@ def _of_recipe(wish: Wish, name: str) -> EvalPlan:
         raise RecipeError(
             f"--data is for suites; the recipe {name!r} names its data itself, in its `env`"
         )
+    for option, given in (("--engine", wish.engine), ("--tokenizer", wish.tokenizer)):
+        if given and not wish.policy:
+            raise RecipeError(
+                f"{option} goes with --policy; the recipe's own policy is served as the recipe "
+                f"says: set engine.type={wish.engine or '...'}, or name a --policy"
+            )
+    for setting in wish.settings:
+        if setting.startswith("rollout.sampling.temperature="):
+            raise RecipeError(
+                f"override {setting}: an evaluation of a recipe samples at its eval.temperature; "
+                f"write eval.temperature={setting.partition('=')[2]}"
+            )
     served = None if not wish.policy else _policy(wish)
     brings_engine = served is not None and (bool(wish.engine) or not _loads_weights(served[0]))
     later = ("price.", "engine.") if brings_engine else ("price.",)

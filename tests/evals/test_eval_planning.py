@@ -120,6 +120,11 @@ def test_a_recipe_keeps_its_engine_for_weights_and_takes_that_of_a_server(monkey
         (("gsm8k", "gsm8k@1"), {}, "is named twice"),
         (("gsm8k", "arpo_search"), {}, "is a recipe, which is evaluated alone.*'gsm8k'"),
         (("arpo_search",), {"data": Path()}, "--data is for suites"),
+        (("arpo_search",), {"policy": "", "engine": "transformers"}, "--engine goes with --policy"),
+        (
+            ("arpo_search",), {"settings": ("rollout.sampling.temperature=0.3",)},
+            "write eval.temperature=0.3",
+        ),
         (("arpo_search",), {"settings": ("eval.taks=1",)}, "unknown setting 'eval.taks'"),
         (("gsm8k",), {"settings": ("rolout.retries=1",)}, "unknown setting 'rolout'"),
         (("gsm8k",), {"settings": ("rollout.workers=2",)}, "workers need a process each"),
