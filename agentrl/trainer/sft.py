@@ -1,4 +1,4 @@
-"""`agentrl sft`: imitation of an environment's demonstrations, on the same learner as RL.
+"""`agentrl sft`: imitation of an environment's demonstrations or expert, on the same learner as RL.
 
 Only the tokens of actions are trained; each part of a demonstration is encoded by itself, as in a
 rollout, so that the policy learns exactly the tokens that it will see and sample.
@@ -21,6 +21,7 @@ from agentrl.core.registry import make_env
 from agentrl.learner.batch import Batch, Row, pack_rows
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.render import Renderer
+from agentrl.trainer.demonstrations import demonstrator
 from agentrl.trainer.display import Display
 from agentrl.trainer.loop import Loop
 from agentrl.trainer.run import RunResult, run_folder
@@ -66,11 +67,12 @@ async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
         raise RecipeError(f"{recipe.name}: `agentrl sft` needs a section `sft`; it has none")
     started = time.monotonic()
     env = make_env(recipe.env.id, **recipe.env.args)
-    model = _starting_model(env, recipe, out)
     try:
+        demonstrate = await demonstrator(env, seed=recipe.seed)
+        model = _starting_model(env, demonstrate(), recipe, out)
         async with open_workers(recipe, out, display, model=model, objective="nll") as runtime:
             with open_loop(recipe, env, out, display, runtime) as loop:
-                await _imitate(loop, _demonstrations(env, recipe), runtime.renderer)
+                await _imitate(loop, demonstrate(), runtime.renderer)
                 runtime.save_policy(out / "policy")
     finally:
         await env.close()
@@ -88,7 +90,9 @@ async def _sft(recipe: Recipe, out: Path, display: Display) -> RunResult:
     )
 
 
-def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
+def _starting_model(
+    env: Env, demonstrations: Iterator[Demonstration], recipe: Recipe, out: Path
+) -> str:
     """The recipe's model, or a new one with a tokenizer trained on demonstrations' text."""
     new = recipe.policy.new
     if new is None:
@@ -97,7 +101,7 @@ def _starting_model(env: Env, recipe: Recipe, out: Path) -> str:
 
     texts = [
         text
-        for demonstration in islice(_demonstrations(env, recipe), _TOKENIZER_TEXTS)
+        for demonstration in islice(demonstrations, _TOKENIZER_TEXTS)
         for text in _texts(demonstration)
     ]
     tokenizer = build_tokenizer(texts, vocab_size=new.vocabulary, tags=tags_of(env.stop))
@@ -127,18 +131,6 @@ def _texts(demonstration: Demonstration) -> Iterator[str]:
     for action, observation in demonstration.turns:
         yield action
         yield from (message.text for message in observation)
-
-
-def _demonstrations(env: Env, recipe: Recipe) -> Iterator[Demonstration]:
-    stream = env.demonstrations(seed=recipe.seed)
-    first = next(stream, None)
-    if first is None:
-        raise RecipeError(
-            f"{recipe.name}: environment {recipe.env.id!r} has no demonstrations to imitate; "
-            "give it a method `demonstrations`"
-        )
-    yield first
-    yield from stream
 
 
 async def _imitate(loop: Loop, demonstrations: Iterator[Demonstration], renderer: Renderer) -> None:
