@@ -24,7 +24,7 @@ def agentrl(*arguments, folder):
     )
 
 
-@pytest.mark.slow  # starts the command line four times
+@pytest.mark.slow  # starts the command line six times
 @pytest.mark.parametrize("kind", ["tools", "messages"])
 def test_a_new_environment_works_as_it_was_written(tmp_path, kind):
     made = agentrl("env", "new", "word_game", "--kind", kind, folder=tmp_path)
@@ -45,6 +45,14 @@ def test_a_new_environment_works_as_it_was_written(tmp_path, kind):
     played = agentrl("run", "train.yaml", "policy.model=tiny/search", "--dry-run", folder=folder)
     assert played.returncode == 0, played.stderr
     assert "terminated, reward 1" in played.stdout
+    taught = agentrl(
+        *("sft", "warm.yaml", "--out", "runs/warm", "runtime=local", "engine={type: transformers}"),
+        *("sft.steps=2", "eval.tasks=2"),
+        folder=folder,
+    )
+    assert taught.returncode == 0, taught.stderr
+    packed = agentrl("run", "train.yaml", "--dry-run", folder=folder)
+    assert packed.returncode == 0 and "terminated, reward 1" in packed.stdout, packed.stderr
     style = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length=100", "."],
         cwd=folder,

@@ -16,6 +16,7 @@ Kind: TypeAlias = Literal["tools", "messages"]
 _FILES = {
     "pyproject.toml": "pyproject.toml.txt",
     "README.md": "README.md.txt",
+    "warm.yaml": "warm.yaml.txt",
     "train.yaml": "recipe.yaml.txt",
     "{name}/__init__.py": "init.txt",
     "{name}/env.py": "env_{kind}.txt",
@@ -24,7 +25,7 @@ _FILES = {
 
 
 def write_package(folder: Path, *, name: str, kind: Kind) -> list[Path]:
-    """Write a package with an environment of `kind`, its test and a recipe to `folder`.
+    """Write a package with an environment of `kind`, its test and recipes to `folder`.
 
     Raises:
         RecipeError: `name` is no name for a package, or one of the files is there already.
