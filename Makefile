@@ -28,8 +28,9 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/agentrl run recipes/arpo_search.yaml
 
+# Two files at a time: half of the tests wait for programs that they started.
 test: install
-	$(BIN)/pytest -q -rs
+	$(BIN)/pytest -q -rs -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .
