@@ -42,7 +42,7 @@ def new(
     ] = "tools",
     folder: Annotated[Path | None, typer.Option(help="Where to; default ./NAME.")] = None,
 ) -> None:
-    """Write a package with an environment, its test and a recipe, to change into your own."""
+    """Write a package with an environment, its test and recipes, to change into your own."""
     console = Console(soft_wrap=True)
     target = folder or Path(name)
     written = write_package(target, name=name, kind=kind)
