@@ -41,7 +41,10 @@ def load_tokenizer(model: str) -> Tokenizer:
         return cast(Tokenizer, AutoTokenizer.from_pretrained(model))
     except (OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]
-        raise EngineError(f"no tokenizer at {model!r}: {said}") from error
+        raise EngineError(
+            f"no tokenizer at {model!r}: {said} Without the hub, name a folder that holds one, or a "
+            "built-in policy (policy.model=tiny/search), which is enough for a dry run."
+        ) from error
 
 
 def stop_string(tokenizer: Tokenizer, token_ids: Sequence[int], stop: Sequence[str]) -> str | None:
