@@ -111,7 +111,7 @@ def run(
 
 @app.command()
 def sft(recipe: Recipe, overrides: Overrides = None, *, out: Out = None) -> None:
-    """Warm-start a policy by imitating the environment's demonstrations."""
+    """Warm-start a policy by imitating the environment's demonstrations or its expert."""
     from agentrl.recipe.load import load
 
     loaded = load(recipe, overrides or (), purpose="sft")
