@@ -42,8 +42,8 @@ def load_tokenizer(model: str) -> Tokenizer:
     except (OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]
         raise EngineError(
-            f"no tokenizer at {model!r}: {said} Without the hub, name a folder that holds one, or a "
-            "built-in policy (policy.model=tiny/search), which is enough for a dry run."
+            f"no tokenizer at {model!r}: {said} Without the hub, name a folder that holds one, "
+            "or a built-in policy (policy.model=tiny/search), which is enough for a dry run."
         ) from error
 
 

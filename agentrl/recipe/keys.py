@@ -153,7 +153,7 @@ ABOUT = {
     "eval.samples": "trajectories of each task",
     "eval.temperature": "temperature of these trajectories",
     "eval.score": "reward component that counts, or reward for the sum of all",
-    "sft": "section that `agentrl sft` needs: imitation of the environment's demonstrations or expert",
+    "sft": "section that `agentrl sft` needs: imitation of the env's demonstrations or expert",
     "sft.steps": "updates",
     "sft.sequences_per_step": "demonstrations in an update",
     "sft.stop_at": "score of an evaluation at which imitation ends early",
