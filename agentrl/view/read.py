@@ -323,12 +323,11 @@ def _rows(source: Source, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def path_score(tree: TrajectoryTree, path: tuple[int, ...], name: str) -> float | None:
-    """Sum of the reward component `name` along a path; None where no turn has it.
+def path_score(tree: TrajectoryTree, path: tuple[int, ...], name: str) -> float:
+    """Sum of the reward component `name` along a path; "reward" is the return.
 
-    "reward" is the return.
+    0.0 where no turn has it, as a trajectory that `rollout.limits` ended counts in an evaluation.
     """
     if name == "reward":
         return float(sum(tree.turns[node].reward for node in path))
-    found = [tree.turns[node].rewards[name] for node in path if name in tree.turns[node].rewards]
-    return float(sum(found)) if found else None
+    return float(sum(tree.turns[node].rewards.get(name, 0.0) for node in path))

@@ -14,7 +14,7 @@ from agentrl.core.types import ROOT, Group
 from agentrl.testing.trees import chains, tree_of, wide_group
 from agentrl.view.chunk import plain, tokens_chunk, trees_of, turns_chunk
 from agentrl.view.index import Indexer, metrics_data
-from agentrl.view.read import open_source
+from agentrl.view.read import open_source, path_score
 
 
 def indexed(folder):
@@ -32,6 +32,12 @@ def test_a_run_is_listed_with_one_row_for_each_leaf(tmp_path):
     assert index["rows"]["turns"] == [3] * 12 and index["score"] == {"": "em"}
     assert index["tools"] == ["search"] and len(chunks) == index["chunks"] == 1
     assert index["notes"] == []
+
+
+def test_what_a_limit_ended_before_it_was_scored_counts_as_zero():
+    tree = sample("a", score=0.75, turns=[("go", "seen"), ("say", "")]).tree
+    assert path_score(tree, (0, 1), "correct") == path_score(tree, (0, 1), "reward") == 0.75
+    assert path_score(tree, (0,), "correct") == 0.0
 
 
 @pytest.mark.parametrize(("stored", "told"), [(True, "stored"), (False, "recipe")])
