@@ -257,11 +257,14 @@ async def test_a_cancelled_sample_is_not_taken():
 
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from eval_fakes import plan
 from agentrl.evals.rescore import Rescoring, rescore
 from agentrl.evals.run import evaluate
+# Processes of a shell's background are born deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 evaluate(plan(questions=40, samples=3, seconds=0.02, hint="wrong", rollout={"concurrency": 4}),
          Path(sys.argv[1]), resume=True)
 """

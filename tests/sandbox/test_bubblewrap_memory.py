@@ -78,8 +78,12 @@ def megabytes() -> float:
     """Memory of all of them: pages that no file holds, shared ones by their share; page tables."""
     kilobytes = 0
     for pid in below():
-        for name, wanted in (("smaps_rollup", "Pss_Anon:"), ("status", "VmPTE:")):
-            lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
+        try:
+            texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("smaps_rollup", "status")]
+        except OSError:  # it ended meanwhile, and takes nothing
+            continue
+        for text, wanted in zip(texts, ("Pss_Anon:", "VmPTE:"), strict=True):
+            lines = text.splitlines()
             kilobytes += next(int(one.split()[1]) for one in lines if one.startswith(wanted))
     return 1024 * kilobytes / 1e6
 
