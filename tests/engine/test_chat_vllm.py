@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
-import httpx
 import pytest
+from vllm_server import served
 
 from agentrl.core.registry import make_env
 from agentrl.core.types import StopReason, Trajectory
-from agentrl.engine import VllmSettings
 from agentrl.engine.settings import AnyEngine
 from agentrl.evals.policy import policy_of
 from agentrl.recipe.models import resolve_model
@@ -35,38 +29,9 @@ ROLLOUT = RolloutSettings(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
     """Base URL of a server of the policy."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | VllmSettings(threads=1).environment()
-    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", resolve_model("tiny/search"), "--served-model-name", "tiny",
-        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
-        "--max-model-len", "512", "--generation-config", "vllm", "--no-enable-chunked-prefill",
-    ]  # fmt: skip
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until = time.monotonic() + 240
-        while time.monotonic() < until:
-            if process.poll() is not None:
-                pytest.fail(f"the server ended: {log.read_text()[-2000:]}")
-            try:
-                if httpx.get(f"{url}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.5)
-        else:
-            pytest.fail(f"the server did not come up: {log.read_text()[-2000:]}")
-        yield f"{url}/v1"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    folder = tmp_path_factory.mktemp("server")
+    with served(resolve_model("tiny/search"), folder, name="tiny", max_model_len=512) as url:
+        yield url
 
 
 async def played(engine: AnyEngine, model: str) -> list[Trajectory]:

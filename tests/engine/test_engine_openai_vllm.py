@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
-import httpx
 import numpy as np
 import pytest
+from vllm_server import served
 
-from agentrl.engine import OpenAISettings, VllmSettings, build
+from agentrl.engine import OpenAISettings, build
 from agentrl.engine.base import Sampling
 
 pytestmark = pytest.mark.slow
@@ -23,38 +18,9 @@ pytest.importorskip("vllm")
 @pytest.fixture(scope="module")
 def server(policy, tmp_path_factory) -> Iterator[str]:
     """Base URL of a server of the policy."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | VllmSettings(threads=1).environment()
-    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", str(policy.folder), "--served-model-name", "policy",
-        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
-        "--max-model-len", "256", "--generation-config", "vllm", "--no-enable-chunked-prefill",
-        "--logprobs-mode", "processed_logprobs",
-    ]  # fmt: skip
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            if process.poll() is not None:
-                pytest.fail(f"the server ended: {log.read_text()[-2000:]}")
-            try:
-                if httpx.get(f"{url}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(1)
-        else:
-            pytest.fail(f"the server did not come up: {log.read_text()[-2000:]}")
-        yield f"{url}/v1"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    folder = tmp_path_factory.mktemp("server")
+    with served(str(policy.folder), folder, name="policy", max_model_len=256) as url:
+        yield url
 
 
 async def test_tokens_and_logprobs_are_those_of_a_plain_forward_pass(server, policy, forward):

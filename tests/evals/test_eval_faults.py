@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import pytest
 from fault_proxy import FaultProxy
+from vllm_server import served
 
-from agentrl.engine.settings import VllmSettings
 from agentrl.evals.folder import EvalFolder
 from agentrl.evals.rescore import Rescoring, rescore
 from agentrl.evals.samples import Key, final_samples, last_lines, read_samples
@@ -34,38 +31,9 @@ LONGEST = 8
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a server of the small policy."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | VllmSettings(threads=1).environment()
-    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-        "--model", resolve_model("tiny/search"), "--served-model-name", "policy",
-        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager",
-        "--max-model-len", "512", "--generation-config", "vllm", "--no-enable-chunked-prefill",
-        "--logprobs-mode", "processed_logprobs",
-    ]  # fmt: skip
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    try:
-        until = time.monotonic() + 240
-        while not _is_up(port):
-            if process.poll() is not None or time.monotonic() > until:
-                pytest.fail(f"the server is not there: {log.read_text()[-2000:]}")
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def _is_up(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
+    folder = tmp_path_factory.mktemp("server")
+    with served(resolve_model("tiny/search"), folder, name="policy", max_model_len=512) as url:
+        yield url
 
 
 class Kill(NamedTuple):

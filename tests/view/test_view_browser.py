@@ -405,6 +405,7 @@ def test_pictures_are_shown_beside_the_text_that_names_them(page, tmp_path):
     (folder / "images" / f"{one}.png").write_bytes(base64.b64decode(dot + "RU5ErkJggg=="))
     look(page, written(tmp_path, folder), "/trajectories?g=0")
     until(page, "document.querySelector('.pictures img')?.naturalWidth === 1")
+    assert page.locator(".pictures img").count() == 1
 
 
 def test_ten_thousand_trajectories_are_listed_a_screen_at_a_time(page, tmp_path):
