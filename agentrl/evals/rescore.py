@@ -28,7 +28,7 @@ from agentrl.evals.run import conclude
 from agentrl.evals.samples import FailureKind, Sample, SampleLog, final_samples
 from agentrl.evals.tasks import Loaded, load_suite
 from agentrl.graders.gaia import gaia_match
-from agentrl.graders.math import grade_answer
+from agentrl.graders.math import Outcome, grade_answer
 from agentrl.graders.qa import cover_match, exact_match, token_f1
 from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.seeds import derive
@@ -38,8 +38,18 @@ Grader: TypeAlias = Callable[[str, Sequence[str]], float]
 """(answer, reference answers) -> score in [0, 1]."""
 
 
+class _UngradedError(Exception):
+    """A grader failed, which says nothing about the answer."""
+
+
 def _math(answer: str, references: Sequence[str]) -> float:
-    return float(any(grade_answer(answer, one).correct for one in references))
+    grades = [grade_answer(answer, one) for one in references]
+    if any(grade.correct for grade in grades):
+        return 1.0
+    for grade in grades:
+        if grade.outcome is Outcome.UNGRADED:
+            raise _UngradedError(f"ungraded: {grade.reason}, for the answer {answer!r:.200}")
+    return 0.0
 
 
 GRADERS: Final[Mapping[str, Grader]] = {
@@ -199,7 +209,7 @@ async def _rescore(
     if lost:
         display.line(
             f"{lost} samples could not be scored again: their replay diverged or failed, or the "
-            "judge gave no grade. They are counted as lost; their `error` says why"
+            "grader or judge gave no grade. They are counted as lost; their `error` says why"
         )
     for line in judging.lines() if judging is not None else ():
         display.line(line)
@@ -362,7 +372,10 @@ def _compare(observation: Observation, stored: str, what: str) -> None:
 def _graded(sample: Sample, task: Task, env: Env, grader: str) -> Sample:
     references = references_of(task, env)
     grade = GRADERS[grader]
-    values = [0.0 if one is None else grade(one, references) for one in sample.answers]
+    try:
+        values = [0.0 if one is None else grade(one, references) for one in sample.answers]
+    except _UngradedError as error:
+        return replace(sample, failure="ungraded", error=str(error), scores={}, solved_turn=None)
     last = next(
         (v for v, one in zip(values[::-1], sample.answers[::-1], strict=True) if one is not None),
         0.0,

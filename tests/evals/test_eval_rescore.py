@@ -13,6 +13,7 @@ from agentrl.evals.folder import EvalFolder
 from agentrl.evals.rescore import GRADERS, Rescoring, references_of, rescore
 from agentrl.evals.run import evaluate
 from agentrl.evals.samples import final_samples
+from agentrl.graders.math import Grade, Outcome
 
 
 @pytest.fixture
@@ -143,3 +144,16 @@ def test_references_come_from_the_task_or_its_gold_action():
     assert references_of(Task("t", {"answers": ["a", "b"]}), env) == ("a", "b")
     assert references_of(Task("t", {"answer": "a"}), env) == ("a",)
     assert references_of(Task("t", {"terms": [1, 2, 3]}), env) == ("6",)
+
+
+def test_an_answer_that_the_grader_failed_on_is_lost_and_not_wrong(played, tmp_path, monkeypatch):
+    def fails(answer, gold):
+        return Grade(Outcome.UNGRADED, "the worker died", answer)
+
+    monkeypatch.setattr("agentrl.evals.rescore.grade_answer", fails)
+    found = rescore(played, tmp_path / "again", Rescoring(grader="math"))
+    answered = [one for one in samples(tmp_path / "again") if one.answer is not None]
+    assert answered and all(one.failure == "ungraded" and not one.scores for one in answered)
+    assert "the worker died" in answered[0].error
+    (suite,) = found.results.suites
+    assert found.lost == suite.failures["ungraded"] == len(answered)
