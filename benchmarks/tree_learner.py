@@ -120,7 +120,6 @@ def measure(shape: str, way: str, repeats: int, width: int) -> Measured:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from agentrl.learner.attention import Layout
     from agentrl.learner.loss import TrainedTokens, policy_terms
     from agentrl.learner.model import prepare_policy
     from agentrl.learner.settings import LossSettings
@@ -155,7 +154,7 @@ def measure(shape: str, way: str, repeats: int, width: int) -> Measured:
             given = TrainedTokens(*(torch.from_numpy(one[trained]) for one in credit))
             found = policy(
                 *inputs,
-                layout=Layout(row.segment_lengths, tuple(row.parents.tolist())),
+                layout=row.layout,
                 terms=lambda span, logprobs, entropies, given=given: policy_terms(
                     logprobs, entropies, given.part(span), loss
                 ),

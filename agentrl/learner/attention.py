@@ -12,20 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from agentrl.learner.batch import Layout
+
 QUERY_BLOCK = 512
 """Queries that attend at a time where a mask is needed: bounds the mask, and what it hides."""
-
-
-class Layout(NamedTuple):
-    """How a row's tokens hang together: segments' lengths and parents (see `batch.Row`)."""
-
-    lengths: tuple[int, ...]
-    parents: tuple[int, ...]
-
-    @property
-    def is_forest(self) -> bool:
-        """Whether some segment continues another."""
-        return any(parent >= 0 for parent in self.parents)
 
 
 def attend_segments(
@@ -48,13 +38,8 @@ def attend_segments(
         output = _TreeAttention.apply(query, key, value, layout, scaling)  # type: ignore[no-untyped-call]
         return output.transpose(1, 2), None
     lengths = [query.shape[2]] if layout is None else list(layout.lengths)
-    grouped = query.shape[1] != key.shape[1]
     parts = zip(*(torch.split(x, lengths, 2) for x in (query, key, value)), strict=True)
-    outputs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in parts
-    ]
-    return torch.cat(outputs, 2).transpose(1, 2), None
+    return torch.cat([_attend(part, scaling) for part in parts], 2).transpose(1, 2), None
 
 
 class _Block(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,18 @@ from agentrl.core.errors import ContractError
 from agentrl.core.types import Float32, Int32
 
 Int64 = npt.NDArray[np.int64]
+
+
+class Layout(NamedTuple):
+    """How a row's tokens hang together: segments' lengths and parents (see `Row`)."""
+
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+
+    @property
+    def is_forest(self) -> bool:
+        """Whether some segment continues another."""
+        return any(parent >= 0 for parent in self.parents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,11 @@ class Row:
     def segment_lengths(self) -> tuple[int, ...]:
         """Tokens of each segment, in order."""
         return tuple(np.diff(self._starts, append=len(self)).tolist())
+
+    @property
+    def layout(self) -> Layout:
+        """What attention needs to know of the row."""
+        return Layout(self.segment_lengths, tuple(self.parents.tolist()))
 
     @property
     def previous(self) -> Int64:

@@ -18,7 +18,6 @@ from torch import Tensor
 from agentrl.core.errors import CheckpointError, ContractError, LearnerError, SetupError
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.weights import WeightFile
-from agentrl.learner.attention import Layout
 from agentrl.learner.batch import Row
 from agentrl.learner.loss import (
     SUMS,
@@ -290,7 +289,7 @@ class Learner:
         with torch.set_grad_enabled(terms is not None):
             return self._engine(
                 *self._inputs(row),
-                layout=_layout(row),
+                layout=row.layout,
                 temperature=temperature,
                 terms=terms,
                 scale=scale,
@@ -320,7 +319,7 @@ class Learner:
             with self._policy.without_adapters():
                 return self._forward(row, temperature=self.temperature).logprobs
         result: ChunkedLoss = self._reference(
-            *self._inputs(row), layout=_layout(row), temperature=self.temperature
+            *self._inputs(row), layout=row.layout, temperature=self.temperature
         )
         return result.logprobs
 
@@ -430,10 +429,6 @@ def _check(row: Row, row_id: int) -> None:
             f"row {row_id}: the credit or the behaviour log-probability of token "
             f"{trained[~finite][0]} is not finite: so it came from the credit or the engine"
         )
-
-
-def _layout(row: Row) -> Layout:
-    return Layout(row.segment_lengths, tuple(row.parents.tolist()))
 
 
 def _empty_row() -> Row:

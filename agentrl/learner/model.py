@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from agentrl.core.errors import SetupError
-from agentrl.learner.attention import Layout, attend_segments
+from agentrl.learner.attention import attend_segments
+from agentrl.learner.batch import Layout
 from agentrl.learner.logprobs import ChunkedLoss, Terms, chunked_logprobs, chunked_loss
 
 if TYPE_CHECKING:

@@ -100,7 +100,7 @@ def _stem_rows(branches: Sequence[_Branch], pack_tokens: int) -> Iterator[Row]:
     stem = _Stem(prompt)
     for number, branch in enumerate(branches):
         for path in branch.trained_paths():
-            if stem.turns and len(stem) + stem.cost(branch, number, path) > pack_tokens:
+            if stem.turns and len(stem) + stem.cost(branch.tree, number, path) > pack_tokens:
                 yield stem.row()
                 stem = _Stem(prompt)
             stem.add(branch, number, path, done)
@@ -131,23 +131,23 @@ class _Stem:
     def __len__(self) -> int:
         return len(self.prompt) + self.tokens
 
-    def cost(self, branch: _Branch, number: int, path: Sequence[int]) -> int:
-        """Tokens that `path` would add."""
-        new = [node for node in path if (number, node) not in self.turns]
-        return sum(self._cost(branch.tree, number, node, new) for node in new)
-
-    def _cost(self, tree: TrajectoryTree, number: int, node: int, new: Sequence[int]) -> int:
-        """Tokens of a turn's action, and of the observation before it where it is not here yet."""
-        above = tree.parents[node]
-        seen = above != ROOT and (above in new or not self.children[number, above])
-        seen_tokens = len(tree.turns[above].observation_ids) if seen else 0
-        return len(tree.turns[node].action_ids) + seen_tokens
+    def cost(self, tree: TrajectoryTree, number: int, path: Sequence[int]) -> int:
+        """Tokens that `path` would add: actions, and observations that nothing here follows yet."""
+        # What is here is closed under ancestors, so what is new is the end of the path.
+        new = next((at for at, node in enumerate(path) if (number, node) not in self.turns), None)
+        if new is None:
+            return 0
+        forks = new > 0 and bool(self.children.get((number, path[new - 1])))
+        followed = path[new if forks or not new else new - 1 : -1]
+        return sum(len(tree.turns[node].action_ids) for node in path[new:]) + sum(
+            len(tree.turns[node].observation_ids) for node in followed
+        )
 
     def add(
         self, branch: _Branch, number: int, path: Sequence[int], done: set[tuple[int, int]]
     ) -> None:
         """Take the turns of `path`; those in `done` are context, the others are trained here."""
-        self.tokens += self.cost(branch, number, path)
+        self.tokens += self.cost(branch.tree, number, path)
         for node in path:
             key = (number, node)
             if key in self.turns:
@@ -162,30 +162,34 @@ class _Stem:
 
     def row(self) -> Row:
         """The row: depth first, a new segment wherever the path before it has forked."""
-        pieces = [_Piece(self.prompt, *_untrained(len(self.prompt)))]
-        segments, starts, parents, ends = [0], [0], [-1], [len(self.prompt)]
-        if not len(self.prompt):
-            segments, parents, ends = [], [], []
-        stack = [(key, len(parents) - 1, len(self.first) == 1) for key in reversed(self.first)]
+        pieces: list[_Piece] = []
+        segments: list[int] = []
+        starts: list[int] = []
+        parents: list[int] = []
+        ends: list[int] = []
+        prompt = _Piece(self.prompt, *_untrained(len(self.prompt)))
+        stack = [(prompt, self.first, -1, False)]
         while stack:
-            key, segment, continues = stack.pop()
-            piece = self._piece(key)
-            if len(piece.token_ids):
-                if segment < 0 or not continues:
+            piece, below, segment, continues = stack.pop()
+            size = len(piece.token_ids)
+            if size:
+                if not continues:
                     parents.append(segment)
                     ends.append(ends[segment] if segment >= 0 else 0)
                     segment = len(parents) - 1
                 pieces.append(piece)
                 segments.append(segment)
                 starts.append(ends[segment])
-                ends[segment] += len(piece.token_ids)
-            below = [(key[0], node) for node in self.children.get(key, ())]
+                ends[segment] += size
             # A turn without tokens is no end of a segment that a child could continue.
-            alone = len(below) == 1 and (continues or len(piece.token_ids) > 0)
-            stack += [(child, segment, alone) for child in reversed(below)]
-        pieces = [piece for piece in pieces if len(piece.token_ids)]
-        starts = starts if len(self.prompt) else starts[1:]
+            alone = len(below) == 1 and (continues or size > 0)
+            stack += [
+                (self._piece(key), self._below(key), segment, alone) for key in reversed(below)
+            ]
         return _joined(pieces, segments, starts, parents)
+
+    def _below(self, key: tuple[int, int]) -> list[tuple[int, int]]:
+        return [(key[0], node) for node in self.children.get(key, ())]
 
     def _piece(self, key: tuple[int, int]) -> _Piece:
         branch, trained = self.turns[key]

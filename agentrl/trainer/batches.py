@@ -9,7 +9,8 @@ import numpy as np
 
 from agentrl.core.types import Group
 from agentrl.credit import AnyCredit
-from agentrl.credit.aggregate import assign
+from agentrl.credit.aggregate import Assigned, assign
+from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
 from agentrl.learner.packing import pack_groups, split_groups
@@ -51,14 +52,14 @@ def training_steps(
     return steps
 
 
-def whole_credit(groups: Sequence[Group], estimator: AnyCredit, loss: LossSettings) -> Credit:
+def whole_credit(groups: Sequence[Group], estimator: AnyCredit, loss: LossSettings) -> Assigned:
     """Credit of every turn of `groups`, rows of `TurnTable.of(groups)`, as the steps train it.
 
     Groups are compared within themselves and a row's weight knows its own trajectory only, so the
     split into steps, which changes the denominators, does not change it.
     """
     table = TurnTable.of(groups)
-    return assign(table, estimator, loss.aggregation, loss.constant).credit
+    return assign(table, estimator, loss.aggregation, loss.constant)
 
 
 def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
@@ -72,9 +73,8 @@ def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
     return Credit(credit.positive, credit.negative, np.where(idle, 0.0, credit.weight))
 
 
-def comparison_metrics(groups: Sequence[Group], estimator: AnyCredit) -> dict[str, float]:
+def comparison_metrics(leaves: LeafAdvantages) -> dict[str, float]:
     """What of an iteration's trajectories could not be compared, or was all the same."""
-    leaves = estimator.compare(TurnTable.of(groups))
     return {
         "credit/groups_dropped": float(leaves.groups_dropped),
         "credit/groups_equal": float(leaves.groups_equal),

@@ -170,7 +170,8 @@ class Loop:
             pack_tokens=recipe.learner.pack_tokens,
             updates=settings.updates_per_iteration,
         )
-        metrics |= credit_metrics(steps) | comparison_metrics(sampled.groups, recipe.credit)
+        whole = whole_credit(sampled.groups, recipe.credit, recipe.learner.loss)
+        metrics |= credit_metrics(steps) | comparison_metrics(whole.leaves)
         if not steps:
             self.display.line("[yellow]no group has anything to train on: no update[/]")
         try:
@@ -194,8 +195,7 @@ class Loop:
         }
         if recipe.log.trees and self.iteration % recipe.log.trees == 0:
             path = self.out / "trees" / f"iteration-{self.iteration + 1:06d}.parquet"
-            credit = whole_credit(sampled.groups, recipe.credit, recipe.learner.loss)
-            await asyncio.to_thread(store.write, path, sampled.groups, credit=credit)
+            await asyncio.to_thread(store.write, path, sampled.groups, credit=whole.credit)
         if ahead is not None:
             self._ahead = await ahead  # Drained: weights change only between iterations.
         return metrics

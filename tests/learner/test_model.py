@@ -10,7 +10,6 @@ from learner_fakes import VOCABULARY, build_model
 from torch import Tensor
 
 from agentrl.core.errors import SetupError
-from agentrl.learner.attention import Layout
 from agentrl.learner.batch import Row, join_rows
 from agentrl.learner.logprobs import ChunkedLoss
 from agentrl.learner.model import PackedPolicy, load_policy, prepare_policy
@@ -27,7 +26,7 @@ def read(policy: PackedPolicy, row: Row, *, gradient: bool = False) -> ChunkedLo
         positions,
         torch.from_numpy(trained),
         torch.from_numpy(row.previous[trained]),
-        layout=Layout(row.segment_lengths, tuple(row.parents.tolist())),
+        layout=row.layout,
         terms=(lambda _, logprobs, __: logprobs.square()) if gradient else None,
     )
 

@@ -11,7 +11,6 @@ from learner_fakes import VOCABULARY, build_model
 
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree, Turn
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit, TurnTable, assign, row_weights
-from agentrl.learner.attention import Layout
 from agentrl.learner.batch import Batch, Row, pack_rows
 from agentrl.learner.loss import TrainedTokens, policy_terms
 from agentrl.learner.model import PackedPolicy, prepare_policy
@@ -98,7 +97,7 @@ def inputs(row: Row):
     trained = np.flatnonzero(row.weight)
     columns = (row.token_ids, row.positions, trained, row.previous[trained])
     tensors = [torch.from_numpy(np.asarray(one, np.int64)) for one in columns]
-    return tensors, Layout(row.segment_lengths, tuple(row.parents.tolist()))
+    return tensors, row.layout
 
 
 def gradients(

@@ -16,7 +16,7 @@ from agentrl.trainer.batches import comparison_metrics, training_steps, whole_cr
 def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggregation):
     groups = random_groups(3, n_groups=7)
     loss = LossSettings(aggregation=aggregation)
-    stored = whole_credit(groups, method, loss)
+    stored = whole_credit(groups, method, loss).credit
     starts = dict(
         zip(
             (id(group) for group in groups),
@@ -39,7 +39,7 @@ def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggreg
 
 
 def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
-    stored = whole_credit([chains([1.0, 0.0])], GrpoCredit(scale="none"), LossSettings())
+    stored = whole_credit([chains([1.0, 0.0])], GrpoCredit(scale="none"), LossSettings()).credit
     np.testing.assert_allclose(stored.positive, [0.5, 0.0])
     np.testing.assert_allclose(stored.negative, [0.0, -0.5])
     np.testing.assert_allclose(stored.weight, [1.0, 1.0])
@@ -47,7 +47,7 @@ def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
 
 def test_what_cannot_be_compared_is_counted():
     groups = [chains([1.0, 0.0]), chains([0.5, 0.5]), chains([1.0]), chains([float("nan"), 1.0])]
-    found = comparison_metrics(groups, GrpoCredit())
+    found = comparison_metrics(whole_credit(groups, GrpoCredit(), LossSettings()).leaves)
     assert found == {
         "credit/groups_dropped": 2.0,
         "credit/groups_equal": 1.0,
