@@ -135,22 +135,32 @@ def _load(entry: EnvEntry) -> type[Env]:
     if not colon or not module_name or not class_name:
         raise RegistryError(f"{where}: {entry.path!r} is not of the form 'module:Class'")
     origin = "" if entry.path == entry.id else f" from {entry.path!r}"
+    cannot = f"{where} cannot be imported{origin}"
+    found = load_named(entry.path, where=where, cannot=cannot, error=RegistryError)
+    if not (isinstance(found, type) and issubclass(found, Env)):
+        raise RegistryError(f"{where}: {entry.path!r} is no subclass of agentrl.core.env.Env")
+    return found
+
+
+def load_named(path: str, *, where: str, cannot: str, error: type[AgentRLError]) -> object:
+    """What `module:name` names.
+
+    Raises:
+        AgentRLError: `error`, which begins with `where`, or with `cannot` if the import fails;
+            what the module itself raises of ours goes through.
+    """
+    module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
     except AgentRLError:
         raise
-    except Exception as error:
-        raise RegistryError(
-            f"{where} cannot be imported{origin}: {type(error).__name__}: {error}"
-        ) from error
-    found = getattr(module, class_name, None)
+    except Exception as failure:  # a module of the user's raises what it likes
+        raise error(f"{cannot}: {type(failure).__name__}: {failure}") from failure
+    found = getattr(module, name, None)
     if found is None:
-        raise RegistryError(
-            f"{where}: module {module_name!r} has no {class_name!r}."
-            f"{nearest(class_name, vars(module))}"
+        raise error(
+            f"{where}: module {module_name!r} has no {name!r}.{nearest(name, vars(module))}"
         )
-    if not (isinstance(found, type) and issubclass(found, Env)):
-        raise RegistryError(f"{where}: {entry.path!r} is no subclass of agentrl.core.env.Env")
     return found
 
 

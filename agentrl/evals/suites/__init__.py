@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 
-from agentrl.core.errors import AgentRLError, RecipeError, nearest
+from agentrl.core.errors import RecipeError, nearest
+from agentrl.core.registry import load_named
 from agentrl.evals.suite import Suite
 from agentrl.evals.suites import code, deep_search, games, gui, math, qa, service
 
@@ -39,21 +39,9 @@ def find_suite(name: str) -> Suite:
 
 
 def _own(name: str) -> Suite:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except AgentRLError:
-        raise
-    except Exception as error:  # a module of the user's raises what it likes
-        raise RecipeError(
-            f"suite {name!r}: its module cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    found = getattr(module, attribute, None)
-    if found is None:
-        raise RecipeError(
-            f"suite {name!r}: module {module_name!r} has no {attribute!r}."
-            f"{nearest(attribute, vars(module))}"
-        )
+    where = f"suite {name!r}"
+    cannot = f"{where}: its module cannot be imported"
+    found = load_named(name, where=where, cannot=cannot, error=RecipeError)
     if not isinstance(found, Suite):
-        raise RecipeError(f"suite {name!r} is no agentrl.evals.suite.Suite, but {found!r:.80}")
+        raise RecipeError(f"{where} is no agentrl.evals.suite.Suite, but {found!r:.80}")
     return found
