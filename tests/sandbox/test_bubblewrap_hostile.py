@@ -6,12 +6,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from hostile import HOSTILE, LIMITS, Hostile
 from hostile_host import SECRET, Host, check_contained, program, watched_host
+from process_tree import descendants
 
 from agentrl.sandbox import BubblewrapSettings
 from agentrl.sandbox.bubblewrap import BubblewrapSandbox
@@ -49,18 +49,7 @@ async def neighbours() -> AsyncIterator[Neighbours]:
 
 def processes() -> set[int]:
     """Of this machine, all that descend from this one."""
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                status = Path(f"/proc/{entry}/stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry)] = int(status.rpartition(")")[2].split()[1])
-    mine = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
-        mine |= more
-    return mine
+    return descendants(os.getpid()) | {os.getpid()}
 
 
 async def settled(before: set[int]) -> int:

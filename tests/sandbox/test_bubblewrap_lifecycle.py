@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from process_tree import descendants
 
 from agentrl.core.errors import EnvError, SetupError
 from agentrl.sandbox import BubblewrapSettings, Limits, RunStatus, shared
@@ -34,20 +35,6 @@ async def sandbox() -> AsyncIterator[BubblewrapSandbox]:
     made = BubblewrapSandbox(SETTINGS)
     yield made
     await made.close()
-
-
-def descendants(of: int) -> set[int]:
-    parents = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            stat = Path(f"/proc/{entry}/stat").read_text()
-        except OSError:
-            continue
-        parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-    found = {of}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {of}
 
 
 def wait_until(done, seconds: float = 10.0) -> bool:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from process_tree import descendants
 
 from agentrl.sandbox import BubblewrapSettings
 from agentrl.sandbox.bubblewrap import BubblewrapSandbox
@@ -59,25 +60,10 @@ def shown(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def below() -> set[int]:
-    """Every process that this one started, and they."""
-    parents = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            stat = Path(f"/proc/{entry}/stat").read_text()
-        except OSError:
-            continue
-        parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {os.getpid()}
-
-
 def megabytes() -> float:
     """Memory of all of them: pages that no file holds, shared ones by their share; page tables."""
     kilobytes = 0
-    for pid in below():
+    for pid in descendants(os.getpid()):
         try:
             texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("smaps_rollup", "status")]
         except OSError:  # it ended meanwhile, and takes nothing
