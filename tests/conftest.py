@@ -1,4 +1,8 @@
-"""What all tests share: in CI a skip is a failure, unless only a GPU would mend it."""
+"""What all tests share: CI forbids skips (unless only a GPU would mend one) and draws nothing new.
+
+Property tests draw other examples in every run at a desk, where what they find can be mended; CI
+judges a commit, so there the examples follow from the test alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("agentrl_ci", derandomize=True)
+if os.environ.get("AGENTRL_FORBID_SKIPS"):
+    settings.load_profile("agentrl_ci")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -213,12 +213,14 @@ def sparkline(values: Sequence[float], width: int) -> str:
     known = [value for value in last if math.isfinite(value)]
     if not known:
         return ""
-    low, span = min(known), max(known) - min(known)
+    low, high = min(known), max(known)
 
     def block(value: float) -> str:
         if not math.isfinite(value):
             return " "
-        share = (value - low) / span if span > 0 else 0.5
+        # Halves: the distance of two finite numbers may overflow, that of their halves cannot.
+        span = high / 2 - low / 2
+        share = (value / 2 - low / 2) / span if span > 0 else 0.5
         return _BLOCKS[min(len(_BLOCKS) - 1, int(share * len(_BLOCKS)))]
 
     return "".join(block(value) for value in last)

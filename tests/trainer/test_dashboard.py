@@ -2,11 +2,12 @@
 
 import io
 import math
+import sys
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -130,6 +131,8 @@ def test_a_curve_goes_from_its_lowest_to_its_highest():
 
 
 @given(st.lists(st.floats()), st.integers(0, 50))
+@example(values=[sys.float_info.max, -sys.float_info.max, 0.0], width=3)
+@example(values=[5e-324, 0.0], width=2)
 def test_a_curve_never_fails_and_never_exceeds_its_room(values, width):
     assert len(sparkline(values, width)) <= width
 
