@@ -283,11 +283,15 @@ def _groups(given: Given, logprobs: npt.NDArray[np.float32]) -> list[Group]:
 def _learn(learner: Learner, groups: list[Group], settings: LearnerSettings) -> float:
     """Credit and one update; returns the gradient's norm."""
     from agentrl.credit import GrpoCredit
-    from agentrl.trainer.batches import training_steps
+    from agentrl.trainer.batches import credit_of, training_steps
 
     credit = GrpoCredit(scale="none")
     (step,) = training_steps(
-        groups, credit, settings.loss, pack_tokens=settings.pack_tokens, updates=1
+        groups,
+        credit_of(groups, credit, settings.loss),
+        settings.loss,
+        pack_tokens=settings.pack_tokens,
+        updates=1,
     )
     return learner.update(step.batch.rows, step.batch.denominator)["train/gradient_norm"]
 

@@ -104,14 +104,16 @@ def flat(group: Group, pack_tokens: int) -> Batch:
         trees.append(chain)
     whole = Group(group.id, group.task_id, tuple(trees))
     table = TurnTable.of([whole])
-    credit, denominator, _ = assign(table, GrpoCredit(singleton="raw"))
+    assigned = assign(table, GrpoCredit(singleton="raw"))
+    credit, denominator = assigned.credit, assigned.denominator
     alone = [Group(str(n), group.task_id, (tree,)) for n, tree in enumerate(trees)]
     return pack_groups(alone, table, credit, denominator=denominator, pack_tokens=pack_tokens)
 
 
 def as_tree(group: Group, pack_tokens: int) -> Batch:
     table = TurnTable.of([group])
-    credit, denominator, _ = assign(table, GrpoCredit(singleton="raw"))
+    assigned = assign(table, GrpoCredit(singleton="raw"))
+    credit, denominator = assigned.credit, assigned.denominator
     return pack_groups([group], table, credit, denominator=denominator, pack_tokens=pack_tokens)
 
 

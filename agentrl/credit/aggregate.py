@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -33,19 +34,42 @@ class CreditMethod(Protocol):
         ...
 
 
+class Filter(Protocol):
+    """What chooses which of the compared trajectories train."""
+
+    def __call__(self, table: TurnTable, leaves: LeafAdvantages) -> LeafAdvantages:
+        """`leaves` with fewer that train; advantages and statistics stay those of all."""
+        ...
+
+
 class RowWeights(NamedTuple):
-    """Weight of every trajectory's tokens, (L,), and the denominator of the loss."""
+    """Weight of every trajectory's tokens and its share of the loss's denominator, both (L,)."""
 
     weights: Float64
-    denominator: float
+    shares: Float64
+
+    @property
+    def denominator(self) -> float:
+        """That of the loss over all trajectories; 1 where none trains."""
+        return denominator(self.shares)
+
+
+def denominator(shares: Float64) -> float:
+    """The divisor of the loss over the trajectories with these shares; 1 where none trains."""
+    return float(shares.sum()) or 1.0
 
 
 class Assigned(NamedTuple):
-    """Credit of all turns, the loss's denominator, and the comparison that it came from."""
+    """Credit of all turns, the trajectories' weights, and the comparison that it came from."""
 
     credit: Credit
-    denominator: float
+    rows: RowWeights
     leaves: LeafAdvantages
+
+    @property
+    def denominator(self) -> float:
+        """The loss's, over all trajectories."""
+        return self.rows.denominator
 
 
 def row_weights(
@@ -66,24 +90,21 @@ def row_weights(
     - "constant": w = 1, denominator = N * `constant` (Dr. GRPO, arXiv:2503.20783).
 
     A shared turn counts once for each trajectory that passes through it. `trains` (L,) leaves
-    trajectories out; their weight is 0. With nothing to train the denominator is 1.
+    trajectories out; their weight and share are 0. The denominator is the sum of `shares`, so a
+    part of the trajectories has that of its own; with nothing to train it is 1.
     """
     tokens = path_sums(levels or Levels.of(table), table.tokens.astype(np.float64))[table.leaf_turn]
     counts = tokens > 0
     if trains is not None:
         counts &= trains
     weights = counts.astype(np.float64)
-    rows = float(np.count_nonzero(counts))
     if aggregation == "token_mean":
-        denominator = float(tokens[counts].sum())
-    elif aggregation == "sequence_mean":
-        weights /= np.maximum(tokens, 1.0)
-        denominator = rows
-    else:
-        if constant is None or constant <= 0:
-            raise ValueError(f"aggregation 'constant' needs a constant above 0, got {constant}")
-        denominator = rows * constant
-    return RowWeights(weights, denominator or 1.0)
+        return RowWeights(weights, np.where(counts, tokens, 0.0))
+    if aggregation == "sequence_mean":
+        return RowWeights(weights / np.maximum(tokens, 1.0), weights)
+    if constant is None or constant <= 0:
+        raise ValueError(f"aggregation 'constant' needs a constant above 0, got {constant}")
+    return RowWeights(weights, weights * constant)
 
 
 def assign(
@@ -91,12 +112,14 @@ def assign(
     method: CreditMethod,
     aggregation: Aggregation = "token_mean",
     constant: float | None = None,
+    *,
+    filters: Sequence[Filter] = (),
 ) -> Assigned:
-    """Credit by `method` over the trajectories that it trains, with the loss's denominator."""
+    """Credit by `method` over the trajectories that it trains and that pass all `filters`."""
     levels = Levels.of(table)
     leaves = method.compare(table, levels)
-    weights, denominator = row_weights(
-        table, aggregation, constant, trains=leaves.trains, levels=levels
-    )
-    credit = method(table, weights, levels=levels, leaves=leaves)
-    return Assigned(credit, denominator, leaves)
+    for one in filters:
+        leaves = one(table, leaves)
+    rows = row_weights(table, aggregation, constant, trains=leaves.trains, levels=levels)
+    credit = method(table, rows.weights, levels=levels, leaves=leaves)
+    return Assigned(credit, rows, leaves)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from agentrl.core.types import ROOT, Float64, Group
+from agentrl.core.errors import ContractError
+from agentrl.core.types import ROOT, Float32, Float64, Group
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -16,11 +18,12 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class TurnTable:
-    """Turns of all trees of some groups, one row each; K turns, L leaves.
+    """Turns of all trees of some groups, one row each; K turns, L leaves, N action tokens.
 
     A parent's row always stands before its children's. `parent` is a row of this table or `ROOT`.
     Leaves that are infrastructure failures are left out of `leaf_turn`: they are in no statistic
-    and train nothing.
+    and train nothing. The columns over tokens are there where `of` was asked for them; turn k's
+    tokens are those from `token_starts[k]` to `token_starts[k + 1]`.
     """
 
     group: Int64  # (K,) index into the groups
@@ -34,10 +37,20 @@ class TurnTable:
     leaf_group: Int64  # (L,)
     leaf_truncated: Bool  # (L,)
     n_groups: int
+    logprobs: Float32 | None = None  # (N,) behaviour log-probabilities of the action tokens
+    entropies: Float32 | None = None  # (N,) entropies of the behaviour policy at them
+
+    @property
+    def token_starts(self) -> Int64:
+        """Index (K+1,) of each turn's first action token among all of them; the last is N."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.tokens)])
 
     @classmethod
-    def of(cls, groups: Sequence[Group]) -> TurnTable:
-        """Columns of `groups`, in order of group, tree and node."""
+    def of(cls, groups: Sequence[Group], *, with_tokens: bool = False) -> TurnTable:
+        """Columns of `groups`, in order of group, tree and node.
+
+        `with_tokens` fills those over tokens too; an entropy that the engine did not give is NaN.
+        """
         group: list[int] = []
         tree: list[int] = []
         parent: list[int] = []
@@ -80,7 +93,21 @@ class TurnTable:
             leaf_group=np.asarray(leaf_group, np.int64),
             leaf_truncated=np.asarray(leaf_truncated, np.bool_),
             n_groups=len(groups),
+            logprobs=_over_tokens(groups, "logprobs") if with_tokens else None,
+            entropies=_over_tokens(groups, "entropies") if with_tokens else None,
         )
+
+
+def _over_tokens(groups: Sequence[Group], name: Literal["logprobs", "entropies"]) -> Float32:
+    """A column (N,) of all turns' action tokens; NaN for entropies that are not known."""
+    parts = [np.zeros(0, np.float32)]
+    for group in groups:
+        for tree in group.trees:
+            for turn in tree.turns:
+                known = name == "logprobs" or turn.entropy_kind != "none"
+                column = getattr(turn, name)
+                parts.append(column if known else np.full_like(column, np.nan))
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +116,40 @@ class Credit:
 
     Over the trajectories that train a turn, each with its row weight w: `positive` is the sum of
     w * max(A, 0), `negative` the sum of w * min(A, 0), `weight` the sum of w. A turn with weight
-    0 is not trained, which is not the same as an advantage of 0.
+    0 is not trained, which is not the same as an advantage of 0. With `unit` "token" the columns
+    are over the N action tokens instead of the K turns, for methods that tell tokens apart.
     """
 
-    positive: Float64  # (K,)
-    negative: Float64  # (K,)
-    weight: Float64  # (K,)
+    positive: Float64  # (K,) or (N,)
+    negative: Float64
+    weight: Float64
+    unit: Literal["turn", "token"] = "turn"
+
+    def at_tokens(self, table: TurnTable) -> Credit:
+        """The same, over the N action tokens of `table`: a turn's credit is that of each token."""
+        if self.unit == "token":
+            return self
+        self._check(len(table.tokens))
+        positive, negative, weight = (np.repeat(one, table.tokens) for one in self._columns())
+        return Credit(positive, negative, weight, "token")
+
+    def at_turns(self, table: TurnTable) -> Credit:
+        """The same, over the K turns: the mean over a turn's tokens; 0 for a turn without any."""
+        if self.unit == "turn":
+            return self
+        self._check(int(table.tokens.sum()))
+        turn = np.repeat(np.arange(len(table.tokens)), table.tokens)
+        count = np.maximum(table.tokens, 1)
+        positive, negative, weight = (
+            np.bincount(turn, one, len(count)) / count for one in self._columns()
+        )
+        return Credit(positive, negative, weight)
+
+    def _columns(self) -> tuple[Float64, Float64, Float64]:
+        return self.positive, self.negative, self.weight
+
+    def _check(self, expected: int) -> None:
+        if len(self.weight) != expected:
+            raise ContractError(
+                f"credit of {len(self.weight)} {self.unit}s is not of a table of {expected}"
+            )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from agentrl.core.errors import ContractError
-from agentrl.core.types import Float32, Int32
+from agentrl.core.types import Float32, Float64, Int32
 
 Int64 = npt.NDArray[np.int64]
 
@@ -38,7 +38,8 @@ class Row:
 
     The rest is aligned with `token_ids` and 0.0 wherever the token is not trained: the token's
     credit (`positive`, `negative`, `weight`, see `Credit`) and its behaviour log-probability.
-    Every sampled token is trained in exactly one row, however many leaves share it.
+    Every sampled token is trained in exactly one row, however many leaves share it. `sources` (T,)
+    says which action token of the batch's `TurnTable` a trained token is, -1 where it is none.
     """
 
     token_ids: Int32
@@ -49,6 +50,7 @@ class Row:
     negative: Float32
     weight: Float32
     behavior_logprobs: Float32
+    sources: Int32
 
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in _PER_TOKEN}
@@ -91,6 +93,7 @@ class Row:
             negative=column(negative),
             weight=column(weight),
             behavior_logprobs=column(behavior_logprobs),
+            sources=np.full(length, -1, np.int32),
         )
 
     @property
@@ -135,6 +138,32 @@ class Batch:
 
     rows: tuple[Row, ...]
     denominator: float
+
+
+def gather(rows: Sequence[Row], columns: Sequence[Float32], tokens: int) -> Float64:
+    """What `columns` (T,) of `rows` say of trained tokens, by `Row.sources` (tokens,).
+
+    NaN for action tokens that no row trains.
+    """
+    found = np.full(tokens, np.nan)
+    for row, column in zip(rows, columns, strict=True):
+        trained = row.sources >= 0
+        found[row.sources[trained]] = column[trained]
+    return found
+
+
+def scatter(rows: Sequence[Row], **columns: Float64) -> tuple[Row, ...]:
+    """`rows` with per-token fields by name, each given over all action tokens (see `gather`)."""
+    changed = []
+    for row in rows:
+        trained = row.sources >= 0
+        new = {}
+        for name, values in columns.items():
+            column = getattr(row, name).copy()
+            column[trained] = values[row.sources[trained]]
+            new[name] = column
+        changed.append(replace(row, **new))
+    return tuple(changed)
 
 
 def join_rows(rows: Sequence[Row]) -> Row:

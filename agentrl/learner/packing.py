@@ -12,8 +12,7 @@ import numpy as np
 
 from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Float32, Float64, Group, Int32, TrajectoryTree, Turn
-from agentrl.credit.aggregate import CreditMethod
-from agentrl.credit.table import Credit, TurnTable
+from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 from agentrl.learner.batch import Batch, Row, pack_rows
 
 
@@ -32,48 +31,55 @@ def pack_groups(
     follows a token cannot change its log-probability; a path with nothing left to train is dropped.
     Trees of more than `pack_tokens` tokens are cut between leaves, in depth-first order: the next
     row has the turns above the cut once more, as context that is not trained again. A path that is
-    longer than `pack_tokens` stays whole, alone. `table` and `credit` are those of `groups`. Raises
-    ContractError on a log-probability of a trained token that is not finite.
+    longer than `pack_tokens` stays whole, alone. `table` and `credit` (of turns or of tokens) are
+    those of `groups`. Raises ContractError on a log-probability of a trained token that is not
+    finite.
     """
     turns = sum(len(tree.turns) for group in groups for tree in group.trees)
-    if not turns == len(table.parent) == len(credit.weight):
+    if turns != len(table.parent):
         raise ContractError(
-            f"the groups have {turns} turns, their table {len(table.parent)} and their credit "
-            f"{len(credit.weight)}: they are not of one another"
+            f"the groups have {turns} turns and their table {len(table.parent)}: they are not of "
+            "one another"
         )
-    columns = np.stack([credit.positive, credit.negative, credit.weight], axis=1)
+    credit = credit.at_tokens(table)
+    columns = np.stack([credit.positive, credit.negative, credit.weight])
+    starts = table.token_starts
     rows: list[Row] = []
     start = 0
     for group in groups:
         stems: defaultdict[bytes, list[_Branch]] = defaultdict(list)
         for tree in group.trees:
             stop = start + len(tree.turns)
-            stems[tree.prompt_ids.tobytes()].append(_Branch(tree, columns[start:stop]))
+            branch = _Branch(tree, columns, starts[start : stop + 1])
+            stems[tree.prompt_ids.tobytes()].append(branch)
             start = stop
         for branches in stems.values():
             rows += _stem_rows(branches, pack_tokens)
     return Batch(pack_rows(rows, pack_tokens), denominator)
 
 
-def split_groups(groups: Sequence[Group], method: CreditMethod, *, n: int) -> list[list[Group]]:
-    """At most `n` parts of whole groups for as many optimizer steps, equal in number within one.
+def split_groups(groups: Sequence[Group], trains: Bool, *, n: int) -> list[Int64]:
+    """Indices of `groups` in at most `n` parts for as many steps, equal in number within one.
 
-    Groups that train nothing are left out first, so that no step is empty: there may be fewer
-    than `n` parts, or none. Credit and denominator of a part are `assign`'s over it alone, which
-    changes no advantage, since values are compared within a group.
+    Groups that train nothing (`trains` is (G,)) are left out first, so that no step is empty: there
+    may be fewer than `n` parts, or none.
     """
-    table = TurnTable.of(groups)
-    trains = np.bincount(table.leaf_group[method.compare(table).trains], minlength=len(groups))
     used = np.flatnonzero(trains)
-    parts = np.array_split(used, min(n, len(used))) if len(used) else []
-    return [[groups[index] for index in part] for part in parts]
+    if len(trains) != len(groups):
+        raise ContractError(f"{len(trains)} groups are not the {len(groups)} to split")
+    return list(np.array_split(used, min(n, len(used)))) if len(used) else []
 
 
 class _Branch(NamedTuple):
-    """A tree and the credit of its turns: positive, negative and weight (turns, 3)."""
+    """A tree, the credit (3, N) of all action tokens, and where its turns' (turns + 1,) start."""
 
     tree: TrajectoryTree
     columns: Float64
+    starts: Int64
+
+    def credit(self, node: int) -> Float64:
+        """Positive, negative and weight (3, A) of the tokens of a turn."""
+        return self.columns[:, self.starts[node] : self.starts[node + 1]]
 
     def trained_paths(self) -> list[tuple[int, ...]]:
         """Paths to the last trained turn of each leaf, depth first; none inside of another."""
@@ -81,7 +87,7 @@ class _Branch(NamedTuple):
         trains = {
             node
             for node, turn in enumerate(tree.turns)
-            if self.columns[node, 2] > 0 and len(turn.action_ids)
+            if len(turn.action_ids) and self.credit(node)[2].any()
         }
         found = set()
         for leaf in tree.leaves:
@@ -109,11 +115,12 @@ def _stem_rows(branches: Sequence[_Branch], pack_tokens: int) -> Iterator[Row]:
 
 
 class _Piece(NamedTuple):
-    """What a turn adds to a row: tokens, their credit (3, n) and log-probabilities."""
+    """What a turn adds to a row: tokens, their credit (3, n), log-probabilities and sources."""
 
     token_ids: Int32
     credit: Float32
     logprobs: Float32
+    sources: Int32
 
 
 @dataclass(slots=True)
@@ -199,12 +206,15 @@ class _Stem:
             turn.observation_ids if self.children.get((number, node)) else turn.observation_ids[:0]
         )
         size = len(turn.action_ids)
-        credit, logprobs = _untrained(size + len(seen))
-        if trained and branch.columns[node, 2] > 0:
+        credit, logprobs, sources = _untrained(size + len(seen))
+        found = branch.credit(node)
+        if trained and found[2].any():
             _check_finite(branch.tree, node, turn)
-            credit[:, :size] = branch.columns[node][:, None]
-            logprobs[:size] = turn.logprobs
-        return _Piece(np.concatenate([turn.action_ids, seen]), credit, logprobs)
+            credit[:, :size] = found
+            at = np.flatnonzero(found[2])
+            logprobs[at] = turn.logprobs[at]
+            sources[at] = branch.starts[node] + at
+        return _Piece(np.concatenate([turn.action_ids, seen]), credit, logprobs, sources)
 
 
 def _joined(
@@ -225,11 +235,14 @@ def _joined(
         negative=credit[1],
         weight=credit[2],
         behavior_logprobs=np.concatenate([piece.logprobs for piece in pieces]),
+        sources=np.concatenate([piece.sources for piece in pieces]),
     )
 
 
-def _untrained(size: int) -> tuple[Float32, Float32]:
-    return np.zeros((3, size), np.float32), np.zeros(size, np.float32)
+def _untrained(size: int) -> tuple[Float32, Float32, Int32]:
+    """Credit, log-probabilities and sources of tokens that no loss sees."""
+    zeros = np.zeros(size, np.float32)
+    return np.zeros((3, size), np.float32), zeros, np.full(size, -1, np.int32)
 
 
 def _check_finite(tree: TrajectoryTree, node: int, turn: Turn) -> None:

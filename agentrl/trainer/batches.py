@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentrl.core.types import Group
+from agentrl.core.types import Float64, Group
 from agentrl.credit import AnyCredit
-from agentrl.credit.aggregate import Assigned, assign
+from agentrl.credit.aggregate import Assigned, Filter, assign, denominator
 from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
@@ -17,17 +17,42 @@ from agentrl.learner.packing import pack_groups, split_groups
 from agentrl.learner.settings import LossSettings
 
 
+class Credited(NamedTuple):
+    """All turns of an iteration's groups and what they are worth; rows are those of `table`."""
+
+    table: TurnTable
+    assigned: Assigned
+
+
 class TrainingStep(NamedTuple):
-    """One optimizer step: the groups it trains on, their credit and the packed batch."""
+    """One optimizer step: its groups, their credit, the packed batch.
+
+    `advantage` and `weights` (L,) are those of the trajectories of `table`, for losses that look at
+    whole trajectories.
+    """
 
     groups: Sequence[Group]
+    table: TurnTable
     credit: Credit
+    advantage: Float64
+    weights: Float64
     batch: Batch
+
+
+def credit_of(
+    groups: Sequence[Group],
+    method: AnyCredit,
+    loss: LossSettings,
+    filters: Sequence[Filter] = (),
+) -> Credited:
+    """Credit of every turn of `groups`, compared over the whole iteration."""
+    table = TurnTable.of(groups)
+    return Credited(table, assign(table, method, loss.aggregation, loss.constant, filters=filters))
 
 
 def training_steps(
     groups: Sequence[Group],
-    estimator: AnyCredit,
+    credited: Credited,
     loss: LossSettings,
     *,
     pack_tokens: int,
@@ -35,42 +60,56 @@ def training_steps(
 ) -> list[TrainingStep]:
     """`groups` in at most `updates` parts of whole groups, each with its own denominator.
 
-    Groups that train nothing are left out; where none trains, there is no step.
+    Groups that train nothing are left out; where none trains, there is no step. The credit is that
+    of the whole iteration, whatever the split.
     """
-    steps = []
-    for part in split_groups(groups, estimator, n=updates):
-        table = TurnTable.of(part)
-        assigned = assign(table, estimator, aggregation=loss.aggregation, constant=loss.constant)
-        batch = pack_groups(
-            part,
-            table,
-            _with_effect(assigned.credit, loss),
-            denominator=assigned.denominator,
-            pack_tokens=pack_tokens,
-        )
-        steps.append(TrainingStep(part, assigned.credit, batch))
-    return steps
+    table, assigned = credited
+    trains = np.zeros(len(groups), np.bool_)
+    trains[table.leaf_group[assigned.leaves.trains]] = True
+    return [
+        _step([groups[index] for index in part], part, credited, loss, pack_tokens)
+        for part in split_groups(groups, trains, n=updates)
+    ]
 
 
-def whole_credit(groups: Sequence[Group], estimator: AnyCredit, loss: LossSettings) -> Assigned:
-    """Credit of every turn of `groups`, rows of `TurnTable.of(groups)`, as the steps train it.
-
-    Groups are compared within themselves and a row's weight knows its own trajectory only, so the
-    split into steps, which changes the denominators, does not change it.
-    """
+def _step(
+    groups: Sequence[Group],
+    part: np.ndarray[tuple[int], np.dtype[np.int64]],
+    credited: Credited,
+    loss: LossSettings,
+    pack_tokens: int,
+) -> TrainingStep:
+    whole, assigned = credited
+    turns, leaves = np.isin(whole.group, part), np.isin(whole.leaf_group, part)
+    kept = turns if assigned.credit.unit == "turn" else np.repeat(turns, whole.tokens)
+    credit = Credit(
+        assigned.credit.positive[kept],
+        assigned.credit.negative[kept],
+        assigned.credit.weight[kept],
+        assigned.credit.unit,
+    )
     table = TurnTable.of(groups)
-    return assign(table, estimator, loss.aggregation, loss.constant)
+    batch = pack_groups(
+        groups,
+        table,
+        _with_effect(credit, loss),
+        denominator=denominator(assigned.rows.shares[leaves]),
+        pack_tokens=pack_tokens,
+    )
+    advantage, weights = assigned.leaves.advantage[leaves], assigned.rows.weights[leaves]
+    return TrainingStep(groups, table, credit, advantage, weights, batch)
 
 
 def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
-    """`credit` without the turns that cannot move a weight: no advantage, and no other term.
+    """`credit` without what cannot move a weight: no advantage, and no other term.
 
-    The denominator counts them all the same, so the gradient is the same for less work.
+    The denominator counts it all the same, so the gradient is the same for less work.
     """
     if loss.kl > 0 or loss.entropy > 0:
         return credit
     idle = (credit.positive == 0.0) & (credit.negative == 0.0)
-    return Credit(credit.positive, credit.negative, np.where(idle, 0.0, credit.weight))
+    weight = np.where(idle, 0.0, credit.weight)
+    return Credit(credit.positive, credit.negative, weight, credit.unit)
 
 
 def comparison_metrics(leaves: LeafAdvantages) -> dict[str, float]:
@@ -86,9 +125,10 @@ def credit_metrics(steps: Sequence[TrainingStep]) -> dict[str, float]:
     """`credit/...` metrics over all steps of an iteration."""
     if not steps:
         return {"credit/trained_turns": 0.0}
-    positive = np.concatenate([step.credit.positive for step in steps])
-    negative = np.concatenate([step.credit.negative for step in steps])
-    weight = np.concatenate([step.credit.weight for step in steps])
+    credits = [step.credit.at_turns(step.table) for step in steps]
+    positive = np.concatenate([credit.positive for credit in credits])
+    negative = np.concatenate([credit.negative for credit in credits])
+    weight = np.concatenate([credit.weight for credit in credits])
     trained = weight > 0
     worth = np.divide(positive + negative, weight, out=np.zeros_like(weight), where=trained)
     return {

@@ -21,7 +21,7 @@ from agentrl.rollout.host import HostSpec, RolloutHost
 from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.render import Renderer
 from agentrl.samplers.chain import ChainSampler
-from agentrl.trainer.batches import training_steps
+from agentrl.trainer.batches import credit_of, training_steps
 from agentrl.trainer.display import Display
 
 _EPISODES = 2
@@ -91,9 +91,10 @@ def _show(group: Group, renderer: Renderer, display: Display) -> None:
 
 def _show_batch(groups: Sequence[Group], recipe: Recipe, display: Display) -> None:
     # A group of one has nothing to be compared with: its return stands for its advantage.
+    method = recipe.credit.model_copy(update={"singleton": "raw"})
     steps = training_steps(
         groups,
-        recipe.credit.model_copy(update={"singleton": "raw"}),
+        credit_of(groups, method, recipe.learner.loss),
         recipe.learner.loss,
         pack_tokens=recipe.learner.pack_tokens,
         updates=1,

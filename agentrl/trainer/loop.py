@@ -21,16 +21,10 @@ from agentrl.core.types import Group, Task
 from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
-from agentrl.rollout.seeds import derive
-from agentrl.trainer.batches import (
-    TrainingStep,
-    comparison_metrics,
-    credit_metrics,
-    training_steps,
-    whole_credit,
-)
 from agentrl.trainer.checkpoint import Checkpoints
+from agentrl.trainer.collect import Collector, Sampled
 from agentrl.trainer.display import Display
+from agentrl.trainer.improve import Improver
 from agentrl.trainer.metrics import MetricsLog
 from agentrl.trainer.play import eval_jobs, play
 from agentrl.trainer.summary import (
@@ -44,16 +38,7 @@ from agentrl.trainer.summary import (
     turns_mean,
 )
 from agentrl.trainer.sync import WeightSync
-from agentrl.trainer.tasks import TaskOrder
-from agentrl.workers.fleet import Fleet, FleetReport, Job
-
-
-class Sampled(NamedTuple):
-    """The groups of one iteration, the policy version that sampled them and the seconds spent."""
-
-    groups: list[Group]
-    version: int
-    seconds: float
+from agentrl.workers.fleet import Fleet, FleetReport
 
 
 class Evaluation(NamedTuple):
@@ -86,7 +71,8 @@ class Loop:
         self.fleet = fleet
         self.learner = learner
         self.sync = sync
-        self.order = TaskOrder(tasks, seed=recipe.seed)
+        self.collector = Collector(recipe, fleet=fleet, sync=sync, tasks=tasks, display=display)
+        self.improver = Improver(recipe, learner)
         self.eval_tasks = eval_tasks
         self.out = out
         self.display = display
@@ -108,7 +94,7 @@ class Loop:
             self.log.write(0, before)
         while self.iteration < settings.iterations and not self._budget_is_spent():
             started = time.monotonic()
-            sampled = self._ahead or await self._sample(self.iteration)
+            sampled = self._ahead or await self.collector.sample(self.iteration)
             self._ahead = None
             metrics = await self._improve(sampled)
             self.iteration += 1
@@ -138,21 +124,6 @@ class Loop:
 
     # -- one iteration ------------------------------------------------------------------------
 
-    async def _sample(self, iteration: int) -> Sampled:
-        recipe = self.recipe
-        count = recipe.train.tasks_per_iteration
-        jobs = [
-            Job(
-                task=task,
-                group_id=f"{iteration:06d}-{index:04d}",
-                seed=derive(recipe.seed, "rollout", iteration, index),
-            )
-            for index, task in enumerate(self.order.take(iteration * count, count))
-        ]
-        started, version = time.monotonic(), self.sync.version
-        groups = await play(self.fleet, jobs, self.display, f"iteration {iteration + 1}: playing")
-        return Sampled(groups, version, time.monotonic() - started)
-
     async def _improve(self, sampled: Sampled) -> dict[str, float]:
         """Credit and update on `sampled`; in async mode the next iteration is sampled meanwhile."""
         recipe, settings = self.recipe, self.recipe.train
@@ -161,32 +132,20 @@ class Loop:
         self._check_failures(sampled.groups, metrics["env/error_rate"])
         ahead = None
         if settings.mode == "async" and self.iteration + 1 < settings.iterations:
-            ahead = asyncio.create_task(self._sample(self.iteration + 1))
-        started = time.monotonic()
-        steps = training_steps(
-            sampled.groups,
-            recipe.credit,
-            recipe.learner.loss,
-            pack_tokens=recipe.learner.pack_tokens,
-            updates=settings.updates_per_iteration,
-        )
-        whole = whole_credit(sampled.groups, recipe.credit, recipe.learner.loss)
-        metrics |= credit_metrics(steps) | comparison_metrics(whole.leaves)
-        if not steps:
-            self.display.line("[yellow]no group has anything to train on: no update[/]")
+            ahead = asyncio.create_task(self.collector.sample(self.iteration + 1))
         try:
-            metrics |= await self._update(steps)
+            improved = await self.improver.improve(sampled.groups)
         except LearnerError:
             if ahead is not None:
                 # The members stay for another learner, so they finish what they play.
                 await asyncio.gather(ahead, return_exceptions=True)
             raise
-        update_seconds = time.monotonic() - started
+        if not improved.metrics["credit/trained_turns"]:
+            self.display.line("[yellow]no group has anything to train on: no update[/]")
         self.spent += spent(sampled.groups)
-        metrics |= {
+        metrics |= improved.metrics | {
             "policy/lag_max": float(self.sync.version - sampled.version),
             "time/rollout_seconds": sampled.seconds,
-            "time/update_seconds": update_seconds,
             "rollout/tokens_per_second": metrics["rollout/generated_tokens"] / sampled.seconds,
             "budget/trajectories": float(self.spent.trajectories),
             "budget/generated_tokens": float(self.spent.generated_tokens),
@@ -195,20 +154,9 @@ class Loop:
         }
         if recipe.log.trees and self.iteration % recipe.log.trees == 0:
             path = self.out / "trees" / f"iteration-{self.iteration + 1:06d}.parquet"
-            await asyncio.to_thread(store.write, path, sampled.groups, credit=whole.credit)
+            await asyncio.to_thread(store.write, path, sampled.groups, credit=improved.credit)
         if ahead is not None:
             self._ahead = await ahead  # Drained: weights change only between iterations.
-        return metrics
-
-    async def _update(self, steps: Sequence[TrainingStep]) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for number, step in enumerate(steps):
-            found = await asyncio.to_thread(
-                self.learner.update, step.batch.rows, step.batch.denominator
-            )
-            # The first update is still on the behaviour policy: only its differences are the
-            # engine's, those of later ones are also the updates'.
-            metrics |= {k: v for k, v in found.items() if number == 0 or "/behavior_" not in k}
         return metrics
 
     def _check_failures(self, groups: Sequence[Group], rate: float) -> None:

@@ -123,7 +123,8 @@ def two_forks() -> TurnTable:
 
 def test_soft_attribution_on_two_forks_by_hand() -> None:
     for method in (GrpoCredit(scale="none"), ArpoCredit(scale="none")):
-        credit, denominator, _ = assign(two_forks(), method)
+        assigned = assign(two_forks(), method)
+        credit, denominator = assigned.credit, assigned.denominator
         assert credit.positive.tolist() == [0.5, 0.5, 0.0, 0.0, 0.0, 0.5]
         assert credit.negative.tolist() == [-1.0, 0.0, -1.0, -0.5, -0.5, 0.0]
         assert credit.weight.tolist() == [3.0, 1.0, 2.0, 1.0, 1.0, 1.0]
@@ -139,7 +140,8 @@ def test_hard_attribution_on_two_forks_by_hand() -> None:
 
 def test_sequence_mean_on_two_forks_by_hand() -> None:
     method = ArpoCredit(scale="none")
-    credit, denominator, _ = assign(two_forks(), method, aggregation="sequence_mean")
+    assigned = assign(two_forks(), method, aggregation="sequence_mean")
+    credit, denominator = assigned.credit, assigned.denominator
     assert denominator == 4.0
     np.testing.assert_allclose(credit.weight[0], 1 / 4 + 1 / 9 + 1 / 10)
     np.testing.assert_allclose(credit.positive[0], 0.5 / 4)
@@ -151,7 +153,8 @@ def test_sequence_mean_on_two_forks_by_hand() -> None:
 
 
 def test_the_constant_aggregation_divides_by_trajectories_times_the_constant() -> None:
-    weights, denominator = row_weights(two_forks(), "constant", 100.0)
+    found = row_weights(two_forks(), "constant", 100.0)
+    weights, denominator = found.weights, found.denominator
     assert weights.tolist() == [1.0] * 4
     assert denominator == 400.0
     with pytest.raises(ValueError, match="needs a constant above 0"):

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree
 from agentrl.credit import ArpoCredit, GrpoCredit, TurnTable, assign
-from agentrl.learner.batch import Batch, Row
+from agentrl.credit.table import Credit
+from agentrl.learner.batch import Batch, Row, gather, scatter
 from agentrl.learner.packing import pack_groups, split_groups
 from agentrl.testing.trees import chains, random_groups, tree_of
 
 
 def packed(groups: list[Group], *, pack_tokens: int = 40) -> Batch:
     table = TurnTable.of(groups)
-    credit, denominator, _ = assign(table, ArpoCredit())
+    assigned = assign(table, ArpoCredit())
+    credit, denominator = assigned.credit, assigned.denominator
     return pack_groups(groups, table, credit, denominator=denominator, pack_tokens=pack_tokens)
 
 
@@ -38,7 +40,8 @@ def test_a_fork_by_hand() -> None:
     """Prompt 1 2 3; turn 0 is shared by leaves 1 and 2; observations are one token, 7."""
     group = Group("g", "g", (tree_of([ROOT, 0, 0], {1: 1.0}),))
     table = TurnTable.of([group])
-    credit, denominator, _ = assign(table, GrpoCredit(scale="none"))
+    assigned = assign(table, GrpoCredit(scale="none"))
+    credit, denominator = assigned.credit, assigned.denominator
     (row,) = pack_groups([group], table, credit, denominator=denominator, pack_tokens=100).rows
     assert row.token_ids.tolist() == [1, 2, 3, 0, 1, 7, 10, 11, 20, 21]
     assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]
@@ -93,7 +96,8 @@ def test_turns_without_tokens_are_no_segments() -> None:
 def test_every_turn_with_a_weight_is_trained_exactly_once(seed: int, pack_tokens: int) -> None:
     groups = numbered(random_groups(seed))
     table = TurnTable.of(groups)
-    credit, denominator, _ = assign(table, ArpoCredit())
+    assigned = assign(table, ArpoCredit())
+    credit, denominator = assigned.credit, assigned.denominator
     batch = pack_groups(groups, table, credit, denominator=denominator, pack_tokens=pack_tokens)
     trained = np.concatenate(
         [np.zeros(0, np.int32)] + [row.token_ids[row.weight != 0] for row in batch.rows]
@@ -195,7 +199,8 @@ def test_a_trajectory_that_trains_nothing_is_no_sequence() -> None:
     stops = {2: StopReason.TRUNCATED_TURNS, 3: StopReason.ENV_ERROR}
     group = Group("g", "g", (tree_of([ROOT] * 4, {0: 1.0}, stops=stops),))
     table = TurnTable.of([group])
-    credit, denominator, _ = assign(table, GrpoCredit(truncated="mask"))
+    assigned = assign(table, GrpoCredit(truncated="mask"))
+    credit, denominator = assigned.credit, assigned.denominator
     batch = pack_groups([group], table, credit, denominator=denominator, pack_tokens=100)
     assert sum(len(ends(row)) for row in batch.rows) == 2
     assert denominator == 4.0
@@ -220,8 +225,36 @@ def test_a_logprob_that_is_no_number_is_refused_by_task_and_turn() -> None:
 def test_credit_of_other_groups_is_refused() -> None:
     group = chains([0.0, 1.0])
     table = TurnTable.of([group])
-    with pytest.raises(ContractError, match="the groups have 4 turns, their table 2"):
+    with pytest.raises(ContractError, match="the groups have 4 turns and their table 2"):
         pack_groups([group, group], table, credit_of([group]), denominator=1.0, pack_tokens=9)
+    with pytest.raises(ContractError, match="credit of 4 turns is not of a table of 2"):
+        pack_groups([group], table, credit_of([group, group]), denominator=1.0, pack_tokens=9)
+
+
+@pytest.mark.parametrize("pack_tokens", [30, 1000])
+def test_credit_of_tokens_reaches_its_own_tokens_and_comes_back(pack_tokens: int) -> None:
+    groups = random_groups(11, n_groups=4)
+    table = TurnTable.of(groups, with_tokens=True)
+    n = int(table.tokens.sum())
+    rng = np.random.default_rng(0)
+    weight = (rng.random(n) < 0.7) * rng.random(n)
+    credit = Credit(rng.random(n) * (weight > 0), -rng.random(n) * (weight > 0), weight, "token")
+    rows = pack_groups(groups, table, credit, denominator=1.0, pack_tokens=pack_tokens).rows
+    trained = weight > 0
+    assert table.logprobs is not None
+    for name, wanted in [
+        ("positive", credit.positive),
+        ("negative", credit.negative),
+        ("weight", weight),
+        ("behavior_logprobs", table.logprobs),
+    ]:
+        found = gather(rows, [getattr(row, name) for row in rows], n)
+        np.testing.assert_allclose(found[trained], wanted[trained], rtol=1e-6)
+        assert np.isnan(found[~trained]).all()
+    doubled = scatter(rows, positive=2 * credit.positive)
+    again = gather(doubled, [row.positive for row in doubled], n)
+    np.testing.assert_allclose(again[trained], 2 * credit.positive[trained], rtol=1e-6)
+    assert all((a.weight == b.weight).all() for a, b in zip(rows, doubled, strict=True))
 
 
 @settings(max_examples=25, deadline=None)
@@ -233,7 +266,8 @@ def test_steps_hold_whole_groups_in_even_numbers_and_none_is_empty(
     returns: list[list[int]], n: int
 ) -> None:
     groups = [chains([float(value) for value in values]) for values in returns]
-    parts = split_groups(groups, GrpoCredit(), n=n)
+    trains = np.array([len(group.trees) > 1 for group in groups], np.bool_)
+    parts = [[groups[index] for index in part] for part in split_groups(groups, trains, n=n)]
     training = [group for group in groups if len(group.trees) > 1]
     assert [id(group) for part in parts for group in part] == [id(group) for group in training]
     assert len(parts) == min(n, len(training))

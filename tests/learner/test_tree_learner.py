@@ -59,7 +59,8 @@ def flattened(groups, method, loss) -> Batch:
     """A row for each trajectory with its own copy of every turn, each with its own advantage."""
     table = TurnTable.of(groups)
     leaves = method.compare(table)
-    weights, denominator = row_weights(table, loss.aggregation, loss.constant, trains=leaves.trains)
+    found = row_weights(table, loss.aggregation, loss.constant, trains=leaves.trains)
+    weights, denominator = found.weights, found.denominator
     nodes = [
         (tree, node) for group in groups for tree in group.trees for node in range(len(tree.turns))
     ]
@@ -89,7 +90,8 @@ def flattened(groups, method, loss) -> Batch:
 
 def as_trees(groups, method, loss, *, pack_tokens: int) -> Batch:
     table = TurnTable.of(groups)
-    credit, denominator, _ = assign(table, method, loss.aggregation, loss.constant)
+    assigned = assign(table, method, loss.aggregation, loss.constant)
+    credit, denominator = assigned.credit, assigned.denominator
     return pack_groups(groups, table, credit, denominator=denominator, pack_tokens=pack_tokens)
 
 

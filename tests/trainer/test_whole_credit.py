@@ -8,7 +8,7 @@ import pytest
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit
 from agentrl.learner.settings import LossSettings
 from agentrl.testing.trees import chains, random_groups
-from agentrl.trainer.batches import comparison_metrics, training_steps, whole_credit
+from agentrl.trainer.batches import comparison_metrics, credit_of, training_steps
 
 
 @pytest.mark.parametrize("method", [GrpoCredit(), ArpoCredit(attribution="hard"), TreeGrpoCredit()])
@@ -16,7 +16,8 @@ from agentrl.trainer.batches import comparison_metrics, training_steps, whole_cr
 def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggregation):
     groups = random_groups(3, n_groups=7)
     loss = LossSettings(aggregation=aggregation)
-    stored = whole_credit(groups, method, loss).credit
+    credited = credit_of(groups, method, loss)
+    stored = credited.assigned.credit
     starts = dict(
         zip(
             (id(group) for group in groups),
@@ -25,7 +26,7 @@ def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggreg
         )
     )
     compared = 0
-    for step in training_steps(groups, method, loss, pack_tokens=512, updates=3):
+    for step in training_steps(groups, credited, loss, pack_tokens=512, updates=3):
         at = 0
         for group in step.groups:
             size = sum(len(tree.turns) for tree in group.trees)
@@ -39,7 +40,9 @@ def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggreg
 
 
 def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
-    stored = whole_credit([chains([1.0, 0.0])], GrpoCredit(scale="none"), LossSettings()).credit
+    stored = credit_of(
+        [chains([1.0, 0.0])], GrpoCredit(scale="none"), LossSettings()
+    ).assigned.credit
     np.testing.assert_allclose(stored.positive, [0.5, 0.0])
     np.testing.assert_allclose(stored.negative, [0.0, -0.5])
     np.testing.assert_allclose(stored.weight, [1.0, 1.0])
@@ -47,7 +50,7 @@ def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
 
 def test_what_cannot_be_compared_is_counted():
     groups = [chains([1.0, 0.0]), chains([0.5, 0.5]), chains([1.0]), chains([float("nan"), 1.0])]
-    found = comparison_metrics(whole_credit(groups, GrpoCredit(), LossSettings()).leaves)
+    found = comparison_metrics(credit_of(groups, GrpoCredit(), LossSettings()).assigned.leaves)
     assert found == {
         "credit/groups_dropped": 2.0,
         "credit/groups_equal": 1.0,

@@ -1,0 +1,59 @@
+"""What an iteration does with its groups: credit, batches and the learner's updates."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agentrl.core.types import Group
+from agentrl.credit.table import Credit
+from agentrl.learner.base import PolicyLearner
+from agentrl.recipe.schema import Recipe
+from agentrl.trainer.batches import (
+    TrainingStep,
+    comparison_metrics,
+    credit_metrics,
+    credit_of,
+    training_steps,
+)
+
+
+class Improved(NamedTuple):
+    """The credit of every turn of the groups, in their order, and the iteration's metrics."""
+
+    credit: Credit
+    metrics: dict[str, float]
+
+
+class Improver:
+    """Trains the policy on groups as the recipe says."""
+
+    def __init__(self, recipe: Recipe, learner: PolicyLearner) -> None:
+        self.recipe = recipe
+        self.learner = learner
+
+    async def improve(self, groups: Sequence[Group]) -> Improved:
+        """Credit and update on `groups`; without anything to train there is no update."""
+        started = time.monotonic()
+        recipe, loss = self.recipe, self.recipe.learner.loss
+        credited = credit_of(groups, recipe.credit, loss)
+        steps = training_steps(
+            groups,
+            credited,
+            loss,
+            pack_tokens=recipe.learner.pack_tokens,
+            updates=recipe.train.updates_per_iteration,
+        )
+        metrics = credit_metrics(steps) | comparison_metrics(credited.assigned.leaves)
+        for number, step in enumerate(steps):
+            found = await self._update(step)
+            # The first update is still on the behaviour policy: only its differences are the
+            # engine's, those of later ones are also the updates'.
+            metrics |= {k: v for k, v in found.items() if number == 0 or "/behavior_" not in k}
+        metrics["time/update_seconds"] = time.monotonic() - started
+        return Improved(credited.assigned.credit.at_turns(credited.table), metrics)
+
+    async def _update(self, step: TrainingStep) -> dict[str, float]:
+        return await asyncio.to_thread(self.learner.update, step.batch.rows, step.batch.denominator)
