@@ -8,6 +8,7 @@ ENVS = {
     "code/session": "agentrl.envs.code:SessionEnv",
     "code/shell": "agentrl.envs.code:ShellEnv",
     "demo/calculator": "agentrl.envs.demo:CalculatorEnv",
+    "demo/door": "agentrl.envs.demo:DoorEnv",
     "demo/guess": "agentrl.envs.demo:GuessEnv",
     "desktop/tasks": "agentrl.envs.desktop:DesktopEnv",
     "games/frozenlake": "agentrl.envs.games:FrozenLakeEnv",

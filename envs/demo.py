@@ -1,7 +1,8 @@
-"""Two tiny environments to try the framework with: a calculator to use and a number to guess."""
+"""Tiny environments to try the framework with: a calculator, a number to guess, a door to open."""
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 
@@ -98,3 +99,72 @@ class GuessEnv(Env):
         observation = () if found else (Message.of("user", said),)
         info = StepInfo(rewards={"found": float(found)})
         return StepResult(observation, float(found), found, truncated, info)
+
+
+COLOURS = ("red", "green", "blue", "white")
+DIRECTIONS = ("north", "south", "east", "west")
+
+
+class DoorEnv(Env):
+    """A door, a mat that hides the way, and the way: the least task where turns build on turns.
+
+    Each door has one mat. Whoever lifts it is told which way to go; another mat tells nothing, and
+    the way can only be guessed. With `needs_mat=False` every mat tells it, so that the second
+    action alone decides.
+
+    Observation: `door red`; then `go north`, or `go somewhere`.
+    Action: a colour, then a direction; the first word counts.
+    Reward: `opened`, 1.0 for the right direction, else 0.0.
+    Ends: terminated on the second action.
+    Data: a task for each of four doors; the way is drawn from the episode's seed.
+    """
+
+    forkable = "copy"
+    words = ("door", "go", "somewhere", *COLOURS, *DIRECTIONS)
+
+    def __init__(self, *, needs_mat: bool = True) -> None:
+        self.needs_mat = needs_mat
+        self._door = ""
+        self._way = ""
+        self._lifted: str | None = None
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The same four doors in both splits."""
+        if split not in ("train", "eval"):
+            return []
+        return [Task(f"{split}-{colour}", {"door": colour}) for colour in COLOURS]
+
+    def mat(self, door: str) -> str:
+        """The colour of the mat that belongs to `door`: the next one in the list."""
+        return COLOURS[(COLOURS.index(door) + 1) % len(COLOURS)]
+
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        """Show the door."""
+        self._door, self._lifted = task.data["door"], None
+        self._way = random.Random(seed).choice(DIRECTIONS)
+        return (Message.of("user", f"door {self._door}"),)
+
+    async def step(self, action: str) -> StepResult:
+        """Lift a mat, then walk."""
+        if not self._door:
+            raise EnvError("DoorEnv.step was called before reset or after the end")
+        said = (action.split() or [""])[0]
+        if self._lifted is None:
+            self._lifted = said
+            told = not self.needs_mat or said == self.mat(self._door)
+            clue = f"go {self._way if told else 'somewhere'}"
+            info = StepInfo(rewards={"opened": 0.0}, state_key=f"{self._door}: {clue}")
+            return StepResult((Message.of("user", clue),), 0.0, False, False, info)
+        self._door = ""
+        reward = float(said == self._way)
+        return StepResult((), reward, True, False, StepInfo(rewards={"opened": reward}))
+
+    async def fork(self) -> DoorEnv:
+        """A copy at this turn."""
+        return copy.copy(self)
+
+    def expert_action(self, task: Task, seen: Sequence[str]) -> str:
+        """Lift the right mat, go where it says."""
+        if len(seen) == 1:
+            return self.mat(task.data["door"])
+        return next((way for way in DIRECTIONS if way in seen[-1]), DIRECTIONS[0])

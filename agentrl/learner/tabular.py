@@ -1,0 +1,193 @@
+"""A table in the policy's place: engine and learner of a method's check that takes seconds.
+
+The policy is one row of logits for each pair of last words. Its episodes, trees, credit, packing
+and loss are those of any other policy; only the network is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentrl.core.env import Observation
+from agentrl.core.types import Float32, Int32
+from agentrl.engine.base import Completion, Sampling
+from agentrl.learner.batch import Row
+from agentrl.learner.loss import SUMS, TrainedTokens, metrics, policy_terms, token_sums
+from agentrl.learner.settings import LearnerSettings
+from agentrl.rollout.render import StopRule
+
+STOP = 0
+"""The id that ends an action."""
+
+
+class Words:
+    """A `Rendering` in which every word of a fixed list is a token, and `.` ends an action."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = (".", *words)
+        self._ids = {word: index for index, word in enumerate(self.words)}
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Words and the stop."""
+        return len(self.words)
+
+    def encode(self, text: str) -> Int32:
+        """Ids of the words of `text`; KeyError for one that is not in the list."""
+        return np.asarray([self._ids[word] for word in text.split()], np.int32)
+
+    def decode(self, token_ids: Sequence[int] | Int32) -> str:
+        """Words of `token_ids`."""
+        return " ".join(self.words[index] for index in token_ids)
+
+    def prompt_ids(
+        self, observation: Observation, tool_schemas: Sequence[Mapping[str, object]] = ()
+    ) -> Int32:
+        """Words of the messages."""
+        return self.encode(" ".join(message.text for message in observation))
+
+    def observation_ids(self, observation: Observation, action_ids: Sequence[int] | Int32) -> Int32:
+        """Words of the messages."""
+        return self.prompt_ids(observation)
+
+    def action_text(self, action_ids: Int32) -> str:
+        """The words before the stop."""
+        return self.decode([index for index in action_ids if index != STOP])
+
+    def stop_for(self, strings: Sequence[str] = ()) -> StopRule:
+        """The stop."""
+        return StopRule((), (STOP,))
+
+    def tokens_in(self, ids: Int32) -> int:
+        """Each is one."""
+        return len(ids)
+
+
+class Table:
+    """The policy: logits (V, V, V) of the next word after each pair of words, float64."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.logits = torch.zeros(vocabulary, vocabulary, vocabulary, dtype=torch.float64)
+        self.logits.requires_grad_()
+
+    def next_word(self, context: Int32) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Log-probabilities (V,) after `context`, of which the last two words count."""
+        before, last = (STOP, STOP, *context)[-2:]
+        with torch.no_grad():
+            found = torch.log_softmax(self.logits[int(before), int(last)], -1)
+        return found.numpy()
+
+    def logprobs(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies (n,) of the trained tokens of `row`, with a gradient."""
+        trained = np.flatnonzero(row.weight)
+        last = row.previous[trained]
+        before = row.previous[last]
+        first = np.where(before < 0, STOP, row.token_ids[before])
+        log_p = torch.log_softmax(self.logits[first, row.token_ids[last]], -1)
+        entropies = -(log_p.exp() * log_p).sum(-1)
+        targets = torch.from_numpy(row.token_ids[trained].astype(np.int64))
+        return log_p.gather(1, targets[:, None])[:, 0], entropies
+
+
+class TableEngine:
+    """An `Engine` over a `Table`: seeded, with exact entropies."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Version told by the last `load`."""
+        return self._version
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def load(self, weights: Path, version: int) -> None:
+        """Take the version: the table is the learner's own."""
+        self._version = version
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    async def generate(self, prompt_ids: Sequence[int] | Int32, sampling: Sampling) -> Completion:
+        """Words up to the stop or `max_tokens`."""
+        rng = np.random.default_rng(sampling.seed)
+        context = np.asarray(prompt_ids, np.int32)
+        ids: list[int] = []
+        logprobs: list[float] = []
+        entropies: list[float] = []
+        while len(ids) < sampling.max_tokens and (not ids or ids[-1] != STOP):
+            log_p = self._table.next_word(np.append(context, np.asarray(ids, np.int32)))
+            p = np.exp(log_p)
+            ids.append(int(rng.choice(len(p), p=p / p.sum())))
+            logprobs.append(log_p[ids[-1]])
+            entropies.append(-float(p @ log_p))
+        return Completion(
+            token_ids=np.asarray(ids, np.int32),
+            logprobs=np.asarray(logprobs, np.float32),
+            entropies=np.asarray(entropies, np.float32),
+            entropy_kind="exact",
+            finish_reason="stop" if ids[-1] == STOP else "length",
+            policy_version=self._version,
+            prefilled_tokens=len(context),
+            seconds=0.0,
+        )
+
+    async def score(self, token_ids: Sequence[int] | Int32) -> Float32:
+        """Log-probabilities (T-1,) of the words after the first."""
+        ids = np.asarray(token_ids, np.int32)
+        found = [self._table.next_word(ids[:at])[ids[at]] for at in range(1, len(ids))]
+        return np.asarray(found, np.float32)
+
+
+class TableLearner:
+    """A learner of a `Table`: the loss of `settings`, plain Adam."""
+
+    def __init__(self, table: Table, settings: LearnerSettings) -> None:
+        self.table = table
+        self.settings = settings
+        optimizer = settings.optimizer
+        self._adam = torch.optim.Adam([table.logits], betas=optimizer.betas, eps=optimizer.eps)
+        self.updates = 0
+
+    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
+        """One step on the gradient of all `rows`; as `Learner.update`."""
+        self._adam.zero_grad()
+        sums = torch.zeros(len(SUMS), dtype=torch.float64)
+        loss_settings = self.settings.loss
+        for row in rows:
+            if not row.trained_tokens:
+                continue
+            logprobs, entropies = self.table.logprobs(row)
+            trained = np.flatnonzero(row.weight)
+            columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
+            tokens = TrainedTokens(*(torch.from_numpy(one[trained]).double() for one in columns))
+            loss = policy_terms(logprobs, entropies, tokens, loss_settings).sum() / denominator
+            torch.autograd.backward(loss)
+            sums += token_sums(
+                logprobs.detach(), entropies.detach(), tokens, loss_settings, objective="policy"
+            )
+        for group in self._adam.param_groups:
+            group["lr"] = self.settings.optimizer.rate(self.updates)
+        if self.table.logits.grad is not None:
+            self._adam.step()
+            self.updates += 1
+        total = dict(zip(SUMS, sums.tolist(), strict=True))
+        return metrics(total, denominator, objective="policy") | {"train/updates": self.updates}
+
+    def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """Log-probabilities (T,) of each row's trained tokens, else 0.0."""
+        found = []
+        for row in rows:
+            column = np.zeros(len(row), np.float32)
+            with torch.no_grad():
+                column[np.flatnonzero(row.weight)] = self.table.logprobs(row)[0].numpy()
+            found.append(column)
+        return found

@@ -1,0 +1,128 @@
+"""A method tried in seconds: a recipe's sampler, credit and loss on a table as the policy."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from agentrl.core.registry import env_class, make_env
+from agentrl.core.types import Float32, Group, Int32, Task
+from agentrl.learner.tabular import Table, TableEngine, TableLearner, Words
+from agentrl.recipe.schema import Recipe
+from agentrl.rollout.episode import LiveEpisode
+from agentrl.rollout.player import Episode
+from agentrl.rollout.stage import Stage
+from agentrl.samplers.chain import ChainSampler
+from agentrl.trainer.collect import Collector
+from agentrl.trainer.display import Display
+from agentrl.trainer.improve import Improver
+from agentrl.workers.fleet import Fleet, Job
+
+
+class Rehearsal(NamedTuple):
+    """Mean return of the trajectories of each iteration, and the action tokens sampled by then."""
+
+    returns: list[float]
+    tokens: list[int]
+
+    def reached(self, level: float, *, window: int = 3) -> int | None:
+        """Tokens after which `window` iterations in a row had `level` on average; None: never."""
+        for end in range(window, len(self.returns) + 1):
+            if sum(self.returns[end - window : end]) / window >= level:
+                return self.tokens[end - 1]
+        return None
+
+
+def rehearse(recipe: Recipe) -> Rehearsal:
+    """Train a table by `recipe` in an environment that names its `words`, in this process.
+
+    Everything that decides what is learned is the recipe's own: tasks, sampler, filters, credit,
+    loss, updates. Models, engines, Ray and the recipe's precision are left out.
+    """
+    return asyncio.run(_rehearse(recipe))
+
+
+async def _rehearse(recipe: Recipe) -> Rehearsal:
+    words = Words(getattr(env_class(recipe.env.id), "words"))  # noqa: B009 - not of every Env
+    table = Table(words.vocabulary_size)
+    member = _Member(recipe, words, TableEngine(table))
+    fleet = Fleet(
+        lambda _: member, size=1, jobs_at_once=64, trajectories=recipe.sampler.trajectories
+    )
+    env = make_env(recipe.env.id, **recipe.env.args)
+    display = Display(plain=True, console=Console(quiet=True))
+    collector = Collector(
+        recipe,
+        fleet=fleet,
+        sync=_Version(),  # type: ignore[arg-type]  # only its version is asked for
+        tasks=env.tasks("train"),
+        display=display,
+    )
+    learner = TableLearner(table, recipe.learner)
+    improver = Improver(recipe, learner)  # type: ignore[arg-type]  # no files, no checkpoints
+    returns: list[float] = []
+    tokens: list[int] = []
+    for iteration in range(recipe.train.iterations):
+        groups = (await collector.sample(iteration)).groups
+        played = [one.episode_return for group in groups for one in group.trajectories()]
+        returns.append(sum(played) / len(played))
+        spent = sum(len(t.action_ids) for g in groups for tree in g.trees for t in tree.turns)
+        tokens.append(spent + (tokens[-1] if tokens else 0))
+        await improver.improve(groups)
+    return Rehearsal(returns, tokens)
+
+
+@dataclass(slots=True)
+class _Version:
+    """What the collector asks of a weight sync: the table is always the learner's own."""
+
+    version: int = 0
+
+
+@dataclass(slots=True)
+class _Member:
+    """A rollout host without a model."""
+
+    recipe: Recipe
+    words: Words
+    engine: TableEngine
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def play(self, job: Job) -> Group:
+        """Play one job."""
+        recipe = self.recipe
+        stage = Stage(
+            make_env=lambda: make_env(recipe.env.id, **recipe.env.args),
+            engine=self.engine,
+            renderer=self.words,
+            sampling=recipe.rollout.sampling,
+            limits=recipe.rollout.limits,
+            slots=self.slots,
+        )
+
+        async def start(task: Task, seed: int) -> Episode:
+            return await LiveEpisode.start(stage, task, seed=seed, group_id=job.group_id)
+
+        sampler = recipe.sampler if job.samples is None else ChainSampler(trajectories=job.samples)
+        trees = await sampler.sample(job.task, start, seed=job.seed)
+        return Group(job.group_id, job.task.id, tuple(trees))
+
+    async def load(self, weights: Path, version: int) -> None:
+        """Nothing to load: engine and learner share the table."""
+
+    async def score(self, token_ids: Int32) -> Float32:
+        """As the engine."""
+        return await self.engine.score(token_ids)
+
+    async def restart_engine(self) -> None:
+        """Nothing can have died."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
