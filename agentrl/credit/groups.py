@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,16 @@ EPSILON = 1e-6
 """Added to the standard deviation, outside the root (verl's value; spec/losses.md 1.5)."""
 EQUAL = 1e-9
 """Returns whose spread is at most this times max(1, |mean|) are equal: advantage exactly 0."""
+
+Scale: TypeAlias = Literal["std", "batch", "none"]
+
+
+class Returns(NamedTuple):
+    """The returns of L leaves, which of them are finite numbers, and which are in statistics."""
+
+    value: Float64
+    scored: Bool
+    counted: Bool
 
 
 class LeafAdvantages(NamedTuple):
@@ -54,34 +64,43 @@ def against_group(
     n_groups: int,
     *,
     scale: Literal["std", "none"],
+    ddof: Literal[0, 1] = 1,
 ) -> Compared:
-    """(value - mean) / (std + 1e-6), ddof = 1, over the counted values of each group; float64.
+    """(value - mean) / (std + 1e-6) over the counted values of each group, in float64.
 
-    With `scale="none"` the difference alone. In a group of one it is 0.
+    With `scale="none"` the difference alone. In a group of one it is 0. `ddof` is 1 for the
+    sample's standard deviation, 0 for the population's.
     """
-    value = np.where(counted, values, 0.0)
-    size = np.bincount(group[counted], minlength=n_groups).astype(np.float64)
-    mean = np.bincount(group, value, n_groups) / np.maximum(size, 1)
-    deviation = np.where(counted, value - mean[group], 0.0)
-    equal = _spread(group, values, counted, n_groups) <= EQUAL * np.maximum(1.0, np.abs(mean))
-    advantage = np.where(equal[group], 0.0, deviation)
-    if scale == "std":
-        squares = np.bincount(group, deviation**2, n_groups)
-        advantage /= np.sqrt(squares / np.maximum(size - 1, 1))[group] + EPSILON
-    return Compared(advantage, size, equal)
+    if not counted.all():
+        at = np.flatnonzero(counted)
+        found = against_group(values[at], group[at], counted[at], n_groups, scale=scale, ddof=ddof)
+        advantage = np.zeros(len(values))
+        advantage[at] = found.advantage
+        return found._replace(advantage=advantage)
+    size = np.bincount(group, minlength=n_groups).astype(np.float64)
+    mean = np.bincount(group, values, n_groups) / np.maximum(size, 1)
+    deviation = values - mean[group]
+    squares = np.bincount(group, deviation * deviation, n_groups)
+    equal = _equal(values, group, size, mean, squares)
+    factor = 1.0 / (np.sqrt(squares / np.maximum(size - ddof, 1)) + EPSILON)
+    if scale == "none":
+        factor = np.ones(n_groups)
+    factor[equal] = 0.0
+    return Compared(deviation * factor[group], size, equal)
 
 
 class GroupBaseline(Settings):
     """How a return is compared with its group; the settings that GRPO and ARPO have in common.
 
-    `scale="std"` divides by the sample standard deviation (ddof = 1), "none" does not (Dr. GRPO,
+    `scale="std"` divides by the group's sample standard deviation (ddof = 1), "batch" by that of
+    all values of the iteration (Lite PPO, arXiv:2508.08221), "none" by nothing (Dr. GRPO,
     arXiv:2503.20783). `singleton` says what a group with one trajectory left does: "zero" trains
     nothing, "raw" takes the return itself as the advantage (as verl does), "error" stops.
     `truncated` trajectories are kept, or masked (in the statistics, not trained), or excluded
     from both.
     """
 
-    scale: Literal["std", "none"] = "std"
+    scale: Scale = "std"
     singleton: Literal["zero", "raw", "error"] = "zero"
     truncated: Literal["keep", "mask", "exclude"] = "keep"
 
@@ -92,9 +111,7 @@ class GroupBaseline(Settings):
         A trajectory without a finite return takes no part. Raises ContractError on a group of
         one with `singleton="error"`.
         """
-        returns = path_sums(levels or Levels.of(table), table.reward)[table.leaf_turn]
-        scored = np.isfinite(returns)
-        counted = scored & ~table.leaf_truncated if self.truncated == "exclude" else scored
+        returns, scored, counted = self.returns(table, levels or Levels.of(table))
         group = table.leaf_group
         found = against_group(returns, group, counted, table.n_groups, scale=self.scale)
         size, advantage = found.size, found.advantage
@@ -112,6 +129,18 @@ class GroupBaseline(Settings):
             leaves_unscored=int(np.count_nonzero(~scored)),
         )
 
+    def returns(self, table: TurnTable, levels: Levels) -> Returns:
+        """R of all leaves, the sum of the rewards along the path, and what takes part."""
+        value = path_sums(levels, table.reward)[table.leaf_turn]
+        scored = np.isfinite(value)
+        counted = scored & ~table.leaf_truncated if self.truncated == "exclude" else scored
+        return Returns(value, scored, counted)
+
+    @property
+    def needs_group(self) -> bool:
+        """Whether a trajectory says nothing without others of its task beside it."""
+        return self.singleton != "raw"
+
     def _enough(self, size: Float64) -> Bool:
         if self.singleton == "error" and (size == 1).any():
             raise ContractError(
@@ -119,17 +148,22 @@ class GroupBaseline(Settings):
                 f"compare (the first is group {int(np.argmax(size == 1))}); credit.singleton is "
                 "'error': sample more trajectories per task, or set it to 'zero'"
             )
-        return size >= (1 if self.singleton == "raw" else 2)
+        return size >= (2 if self.needs_group else 1)
 
 
-def _spread(group: Int64, values: Float64, counted: Bool, n_groups: int) -> Float64:
-    """Largest minus smallest counted value of each group (G,); 0 where none is counted."""
-    spread = np.zeros(n_groups)
-    order = np.argsort(group, kind="stable")  # In a table of whole groups it is the identity.
-    chosen = order[counted[order]]
-    if len(chosen):
-        starts = np.flatnonzero(np.diff(group[chosen], prepend=-1))
-        value = values[chosen]
-        high, low = np.maximum.reduceat(value, starts), np.minimum.reduceat(value, starts)
-        spread[group[chosen[starts]]] = high - low
-    return spread
+def _equal(values: Float64, group: Int64, size: Float64, mean: Float64, squares: Float64) -> Bool:
+    """Groups (G,) whose largest and smallest values are equal but for rounding.
+
+    `squares` (G,) are the sums of squared deviations. Where they are 0 the values are equal, and
+    where they are too large for the allowed spread they are not; only between is it looked up.
+    """
+    allowed = EQUAL * np.maximum(1.0, np.abs(mean))
+    equal = squares == 0.0
+    unsure = ~equal & (squares <= size * allowed**2)
+    if unsure.any():
+        among = np.flatnonzero(unsure[group])
+        high, low = np.full(len(size), -np.inf), np.full(len(size), np.inf)
+        np.maximum.at(high, group[among], values[among])
+        np.minimum.at(low, group[among], values[among])
+        equal[unsure] = (high - low)[unsure] <= allowed[unsure]
+    return equal

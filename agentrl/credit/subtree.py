@@ -28,6 +28,9 @@ class Levels(NamedTuple):
         """Levels of `table`: one counting sort, O(K)."""
         depth = table.depth
         counts = np.bincount(depth) if len(depth) else np.zeros(0, np.int64)
+        if len(counts) == 1:
+            rows = np.arange(len(depth))
+            return cls(rows, np.asarray([0, len(depth)]), np.zeros_like(rows))
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         # NumPy sorts 16-bit keys by radix, in linear time; deeper tables fall back to merging.
         keys = depth.astype(np.uint16) if len(counts) <= 1 << 16 else depth

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree
 from agentrl.credit import ArpoCredit, GrpoCredit, TurnTable, assign, row_weights
+from agentrl.credit.groups import against_group
 from agentrl.credit.subtree import Levels, path_sums, subtree_sums
 from agentrl.testing.trees import chains, random_groups, tree_of
 
@@ -358,3 +359,25 @@ def test_a_chain_of_five_thousand_turns_is_credited() -> None:
     credit = assign(TurnTable.of([Group("g", "g", trees)]), GrpoCredit(scale="none")).credit
     assert (credit.positive[:5000] == 0.5).all()
     assert credit.negative[5000] == -0.5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    base=st.floats(-1e6, 1e6),
+    gaps=st.lists(st.sampled_from([0.0, 1e-12, 3e-10, 2e-9, 1e-3]), min_size=2, max_size=9),
+)
+def test_groups_are_equal_where_their_spread_is_within_a_billionth_of_their_size(base, gaps):
+    values = np.array([base + gap * max(1.0, abs(base)) for gap in gaps])
+    group = np.zeros(len(values), np.int64)
+    found = against_group(values, group, np.ones(len(values), bool), 1, scale="none")
+    spread, allowed = np.ptp(values), 1e-9 * max(1.0, abs(values.mean()))
+    if abs(spread / allowed - 1) > 1e-3:
+        assert found.equal.tolist() == [spread <= allowed]
+    assert found.equal[0] == (found.advantage == 0.0).all()
+
+
+def test_the_population_s_standard_deviation_divides_by_the_number():
+    # Mean 1/4, squares 9/16 + 3/16 = 3/4: over 3 the sample's 1/2, over 4 the population's.
+    values, group = np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(4, np.int64)
+    found = against_group(values, group, np.ones(4, bool), 1, scale="std", ddof=0)
+    np.testing.assert_allclose(found.advantage, np.array([3, -1, -1, -1]) / 4 / 0.1875**0.5, 1e-5)
