@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from agentrl.learner.batch import Layout
+from agentrl.learner.flex import attend_flex
 
 QUERY_BLOCK = 512
 """Queries that attend at a time where a mask is needed: bounds the mask, and what it hides."""
@@ -32,8 +33,11 @@ def attend_segments(
     """Causal attention of each segment to itself and those above; query (1, heads, T, width).
 
     One call per segment: the cost is that of the segments and their contexts, where a mask over
-    the whole row would cost its square. Dropout is never applied.
+    the whole row would cost its square. On a GPU, where many small calls would leave it idle, one
+    kernel does the row (`agentrl.learner.flex`). Dropout is never applied.
     """
+    if query.is_cuda and layout is not None and len(layout.lengths) > 1:
+        return attend_flex(query, key, value, layout, scaling).transpose(1, 2), None
     if layout is not None and layout.is_forest:
         output = _TreeAttention.apply(query, key, value, layout, scaling)  # type: ignore[no-untyped-call]
         return output.transpose(1, 2), None
