@@ -9,7 +9,7 @@ import numpy as np
 
 from agentrl.core.types import Float64
 from agentrl.credit.groups import LeafAdvantages
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
 from agentrl.credit.table import Bool, Credit, TurnTable
 
 Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
@@ -17,6 +17,11 @@ Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
 
 class CreditMethod(Protocol):
     """What assigns credit: leaves compared within their groups, then credit to turns."""
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the table must have its columns over tokens."""
+        ...
 
     def compare(self, table: TurnTable, levels: Levels | None = None) -> LeafAdvantages:
         """Which leaves train, and their advantages."""
@@ -115,11 +120,25 @@ def assign(
     *,
     filters: Sequence[Filter] = (),
 ) -> Assigned:
-    """Credit by `method` over the trajectories that it trains and that pass all `filters`."""
+    """Credit by `method` over the trajectories that it trains and that pass all `filters`.
+
+    Where turns count once, the shares of "token_mean" and "sequence_mean" are those of the turns:
+    a denominator is the sum of weight * tokens, which with every copy counted is `row_weights`'.
+    """
     levels = Levels.of(table)
     leaves = method.compare(table, levels)
     for one in filters:
         leaves = one(table, leaves)
     rows = row_weights(table, aggregation, constant, trains=leaves.trains, levels=levels)
     credit = method(table, rows.weights, levels=levels, leaves=leaves)
+    if credit.once and aggregation != "constant":
+        rows = rows._replace(shares=_shares_of_turns(table, levels, credit, rows.weights))
     return Assigned(credit, rows, leaves)
+
+
+def _shares_of_turns(table: TurnTable, levels: Levels, credit: Credit, weights: Float64) -> Float64:
+    """Shares (L,) that sum to weight * tokens of all turns, each turn's among its trajectories."""
+    trains = weights > 0
+    copies = subtree_sums(levels, at_leaves(table, trains.astype(np.float64)))
+    share = credit.weight * table.tokens / np.maximum(copies, 1.0)
+    return np.where(trains, path_sums(levels, share)[table.leaf_turn], 0.0)

@@ -141,6 +141,11 @@ class GroupBaseline(Settings):
         """Whether a trajectory says nothing without others of its task beside it."""
         return self.singleton != "raw"
 
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the table must have its columns over tokens (`TurnTable.of`)."""
+        return False
+
     def _enough(self, size: Float64) -> Bool:
         if self.singleton == "error" and (size == 1).any():
             raise ContractError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -118,12 +118,18 @@ class Credit:
     w * max(A, 0), `negative` the sum of w * min(A, 0), `weight` the sum of w. A turn with weight
     0 is not trained, which is not the same as an advantage of 0. With `unit` "token" the columns
     are over the N action tokens instead of the K turns, for methods that tell tokens apart.
+
+    With `once` a turn counts once, however many trajectories share it: `weight` is one of theirs,
+    and the loss is divided by the tokens that are trained and not by those of all trajectories.
+    `metrics` are what the method says of its statistics.
     """
 
     positive: Float64  # (K,) or (N,)
     negative: Float64
     weight: Float64
     unit: Literal["turn", "token"] = "turn"
+    once: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def at_tokens(self, table: TurnTable) -> Credit:
         """The same, over the N action tokens of `table`: a turn's credit is that of each token."""

@@ -46,7 +46,7 @@ def credit_of(
     filters: Sequence[Filter] = (),
 ) -> Credited:
     """Credit of every turn of `groups`, compared over the whole iteration."""
-    table = TurnTable.of(groups)
+    table = TurnTable.of(groups, with_tokens=method.needs_tokens)
     return Credited(table, assign(table, method, loss.aggregation, loss.constant, filters=filters))
 
 

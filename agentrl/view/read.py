@@ -137,7 +137,7 @@ class Source:
         try:
             estimator: AnyCredit = TypeAdapter(AnyCredit).validate_python(method)
             assigned = assign(
-                TurnTable.of(groups),
+                TurnTable.of(groups, with_tokens=estimator.needs_tokens),
                 estimator,
                 loss.get("aggregation", "token_mean"),
                 loss.get("constant"),
