@@ -17,6 +17,14 @@ class PolicyLearner(Protocol):
         """One optimizer step over the global batch; returns `train/...` metrics."""
         ...
 
+    def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""
+        ...
+
+    def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """As `logprobs`, of the model as it was before any update."""
+        ...
+
     def score(self, sequences: list[Int32]) -> list[Float32]:
         """Log-probabilities (T-1,) of each sequence at temperature 1."""
         ...
