@@ -8,12 +8,14 @@ from agentrl.credit.aggregate import assign, row_weights
 from agentrl.credit.arpo import ArpoCredit
 from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
+from agentrl.credit.reinforce_pp import ReinforcePPCredit
 from agentrl.credit.rloo import RlooCredit
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.credit.tree_grpo import TreeGrpoCredit
 
 AnyCredit: TypeAlias = Annotated[
-    GrpoCredit | RlooCredit | ArpoCredit | TreeGrpoCredit | GigpoCredit, Field(discriminator="type")
+    GrpoCredit | RlooCredit | ReinforcePPCredit | ArpoCredit | TreeGrpoCredit | GigpoCredit,
+    Field(discriminator="type"),
 ]
 """Every credit method that a recipe can name."""
 
@@ -23,6 +25,7 @@ __all__ = [
     "Credit",
     "GigpoCredit",
     "GrpoCredit",
+    "ReinforcePPCredit",
     "RlooCredit",
     "TreeGrpoCredit",
     "TurnTable",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from agentrl.core.types import ROOT, Float64
+from agentrl.core.types import Float64
 from agentrl.credit.groups import GroupBaseline, LeafAdvantages, against_group
+from agentrl.credit.steps import Steps
 from agentrl.credit.subtree import Levels
-from agentrl.credit.table import Bool, Credit, Int64, TurnTable
+from agentrl.credit.table import Bool, Credit, TurnTable
 
 
 class GigpoCredit(GroupBaseline):
@@ -47,55 +48,21 @@ class GigpoCredit(GroupBaseline):
         leaves: LeafAdvantages | None = None,
     ) -> Credit:
         """Credit of all turns; `row_weights` (L,) as from `aggregate.row_weights`."""
-        leaves = leaves or self.compare(table, levels)
-        steps = _steps(table, self.gamma)
-        counted = np.isfinite(steps.value)
-        if self.truncated == "exclude":
-            counted &= ~table.leaf_truncated[steps.leaf]
+        levels = levels or Levels.of(table)
+        leaves, steps = leaves or self.compare(table, levels), Steps.of(table)
+        counted = self.returns(table, levels).counted[steps.leaf]
         step_advantage = self._against_anchors(table, steps, counted)
         advantage = leaves.advantage[steps.leaf] + self.omega * step_advantage
         weight = (leaves.trains * row_weights)[steps.leaf]
+        return steps.credit(table, advantage, weight)
 
-        def summed(values: Float64) -> Float64:
-            return np.bincount(steps.turn, values, len(table.parent)).astype(np.float64)
-
-        return Credit(
-            positive=summed(weight * np.maximum(advantage, 0.0)),
-            negative=summed(weight * np.minimum(advantage, 0.0)),
-            weight=summed(weight),
-        )
-
-    def _against_anchors(self, table: TurnTable, steps: _Steps, counted: Bool) -> Float64:
+    def _against_anchors(self, table: TurnTable, steps: Steps, counted: Bool) -> Float64:
         """A_S of every step, 0 where its state is not known."""
         state = table.state[steps.turn]
         known = counted & (state >= 0)
         n_states = int(state.max(initial=-1)) + 1
+        value = steps.to_go(table.reward[steps.turn], self.gamma)
         found = against_group(
-            steps.value, np.maximum(state, 0), known, max(n_states, 1), scale=self.scale
+            value, np.maximum(state, 0), known, max(n_states, 1), scale=self.scale
         )
         return np.where(known, found.advantage, 0.0)
-
-
-class _Steps(NamedTuple):
-    """Every turn of every trajectory, shared turns once for each: leaf, turn, return from it on."""
-
-    leaf: Int64
-    turn: Int64
-    value: Float64
-
-
-def _steps(table: TurnTable, gamma: float) -> _Steps:
-    """All steps, a level of all trajectories at a time, from the leaves up."""
-    leaf = np.arange(len(table.leaf_turn))
-    turn = table.leaf_turn
-    value = np.zeros(len(leaf))
-    parts: list[_Steps] = []
-    while len(turn):
-        value = table.reward[turn] + gamma * value
-        parts.append(_Steps(leaf, turn, value))
-        above = table.parent[turn]
-        on = above != ROOT
-        leaf, turn, value = leaf[on], above[on], value[on]
-    if not parts:
-        return _Steps(leaf, turn, value)
-    return _Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -63,13 +63,14 @@ def against_group(
     counted: Bool,
     n_groups: int,
     *,
-    scale: Literal["std", "none"],
+    scale: Scale,
     ddof: Literal[0, 1] = 1,
 ) -> Compared:
     """(value - mean) / (std + 1e-6) over the counted values of each group, in float64.
 
-    With `scale="none"` the difference alone. In a group of one it is 0. `ddof` is 1 for the
-    sample's standard deviation, 0 for the population's.
+    With `scale="batch"` the std is that of all counted values, with "none" the difference stands
+    alone. In a group of one it is 0. `ddof` is 1 for the sample's standard deviation, 0 for the
+    population's.
     """
     if not counted.all():
         at = np.flatnonzero(counted)
@@ -80,11 +81,13 @@ def against_group(
     size = np.bincount(group, minlength=n_groups).astype(np.float64)
     mean = np.bincount(group, values, n_groups) / np.maximum(size, 1)
     deviation = values - mean[group]
-    squares = np.bincount(group, deviation * deviation, n_groups)
+    squares = np.bincount(group, deviation * deviation, n_groups).astype(np.float64)
     equal = _equal(values, group, size, mean, squares)
-    factor = 1.0 / (np.sqrt(squares / np.maximum(size - ddof, 1)) + EPSILON)
-    if scale == "none":
-        factor = np.ones(n_groups)
+    factor = np.ones(n_groups)
+    if scale == "std":
+        factor /= np.sqrt(squares / np.maximum(size - ddof, 1)) + EPSILON
+    elif scale == "batch" and len(values) > ddof:
+        factor /= np.std(values, ddof=ddof) + EPSILON
     factor[equal] = 0.0
     return Compared(deviation * factor[group], size, equal)
 
@@ -163,7 +166,7 @@ def _equal(values: Float64, group: Int64, size: Float64, mean: Float64, squares:
     where they are too large for the allowed spread they are not; only between is it looked up.
     """
     allowed = EQUAL * np.maximum(1.0, np.abs(mean))
-    equal = squares == 0.0
+    equal: Bool = squares == 0.0
     unsure = ~equal & (squares <= size * allowed**2)
     if unsure.any():
         among = np.flatnonzero(unsure[group])

@@ -139,11 +139,11 @@ def _comparison(recipe: Recipe) -> Iterator[Problem]:
             f"rollout.sampling.{key}: the learner's log-probabilities are over the whole "
             "vocabulary, so training needs top_p = 1.0 and top_k = 0.",
         )
-    if recipe.sampler.trajectories == 1 and recipe.credit.singleton != "raw":
+    if recipe.sampler.trajectories == 1 and recipe.credit.needs_group:
         yield Problem(
             ("sampler", "trajectories"),
             f"sampler.trajectories: 1 makes groups of one, in which {recipe.credit.type!r} has "
-            "nothing to compare. Use 2 or more.",
+            "nothing to compare. Use 2 or more, or credit.type 'reinforce_pp', which needs none.",
         )
     if train.updates_per_iteration > train.tasks_per_iteration:
         yield Problem(
