@@ -122,9 +122,10 @@ def measure(shape: str, way: str, repeats: int, width: int) -> Measured:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from agentrl.learner.loss import TrainedTokens, policy_terms
+    from agentrl.learner.kernels import TrainedTokens
+    from agentrl.learner.loss import policy_terms
+    from agentrl.learner.loss_settings import PpoLoss
     from agentrl.learner.model import prepare_policy
-    from agentrl.learner.settings import LossSettings
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -142,7 +143,7 @@ def measure(shape: str, way: str, repeats: int, width: int) -> Measured:
             dtype="float32",
         )
     )
-    policy, loss = prepare_policy(model), LossSettings()
+    policy, loss = prepare_policy(model), PpoLoss()
     parents, prompt, tokens, pack_tokens = SHAPES[shape]
     group = grown(parents, prompt=prompt, tokens=tokens)
     batch = flat(group, pack_tokens) if way == "flat" else as_tree(group, pack_tokens)

@@ -20,13 +20,17 @@ import yaml
 from agentrl.core.settings import Settings
 from agentrl.core.try_again import TryAgain
 from agentrl.credit import AnyCredit
-from agentrl.learner.settings import LossSettings
+from agentrl.filters import AnyFilter
+from agentrl.learner.loss_settings import AnyLoss, LossSettings
 from agentrl.samplers import AnySampler
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "algorithms.md"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 CURVES = sorted((ROOT / "docs" / "curves").glob("*.json"))
+
+PLACES = {"loss": "learner.loss"}
+"""Keys of the sections that are not at the top of a recipe."""
 
 INTRO = """\
 # Catalogue of algorithms
@@ -42,7 +46,9 @@ def page() -> str:
     """The whole page."""
     parts = [INTRO, "## Samplers", _first(AnySampler, "sampler"), *_methods(AnySampler, "sampler")]
     parts += ["## Credit", _first(AnyCredit, "credit"), *_methods(AnyCredit, "credit")]
-    parts += ["## Loss", _words(LossSettings), "## Wrappers", "### try_again", _words(TryAgain)]
+    parts += ["## Filters", _first(AnyFilter, "filter"), *_methods(AnyFilter, "filters")]
+    parts += ["## Loss", _first(AnyLoss, "loss"), _words(LossSettings)]
+    parts += [*_methods(AnyLoss, "loss"), "## Wrappers", "### try_again", _words(TryAgain)]
     parts += ["## Measured", *_measured()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -57,7 +63,7 @@ def _type(cls: type[Settings]) -> str:
 
 def _first(union: object, section: str) -> str:
     names = ", ".join(f"[`{_type(cls)}`](#{section}-{_type(cls)})" for cls in _members(union))
-    return f"`{section}: {{type: ...}}` is one of {names}."
+    return f"`{PLACES.get(section, section)}: {{type: ...}}` is one of {names}."
 
 
 def _methods(union: object, section: str) -> Iterator[str]:
@@ -65,16 +71,20 @@ def _methods(union: object, section: str) -> Iterator[str]:
         name = _type(cls)
         yield f"### {section} {name}"
         yield _words(cls)
-        used = [
-            path.stem
-            for path in RECIPES
-            if (yaml.safe_load(path.read_text()).get(section) or {}).get("type") == name
-        ]
+        used = [path.stem for path in RECIPES if _chosen(path, section) == name]
         source = inspect.getsourcefile(cls)
         assert source is not None
         file = Path(source).relative_to(ROOT)
         shown = ", ".join(f"[{one}](../recipes/{one}.yaml)" for one in used) or "none yet"
         yield f"Code: [{file}](../{file}). Recipes: {shown}."
+
+
+def _chosen(recipe: Path, section: str) -> str | None:
+    """The type that `recipe` names in a section; without a word the loss is PPO's."""
+    found = yaml.safe_load(recipe.read_text())
+    for key in PLACES.get(section, section).split("."):
+        found = found.get(key) or {}
+    return found.get("type", "ppo" if section == "loss" else None)
 
 
 def _words(cls: type) -> str:
@@ -120,8 +130,8 @@ def test_the_catalogue_says_what_the_code_says():
 
 
 def test_every_method_names_its_source():
-    for cls in (*_members(AnySampler), *_members(AnyCredit)):
-        if _type(cls) != "chain":
+    for cls in (*_members(AnySampler), *_members(AnyCredit), *_members(AnyLoss)):
+        if _type(cls) not in ("chain", "reinforce"):
             assert re.search(r"arXiv:\d{4}\.\d{4,5}", cls.__doc__ or ""), cls.__name__
 
 

@@ -30,7 +30,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *("rollout.player", "samplers.chain", "samplers.arpo", "samplers.tree"),
             *("credit.table", "credit.groups", "credit.grpo", "credit.arpo", "credit.tree_grpo"),
-            *("credit.aggregate", "learner.settings"),
+            *("credit.aggregate", "learner.loss_settings", "learner.settings"),
         ),
     ),
     "engines": ("What serves a policy.", ("engine.base", "engine.settings")),

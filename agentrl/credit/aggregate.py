@@ -12,7 +12,7 @@ from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
 from agentrl.credit.table import Bool, Credit, TurnTable
 
-Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
+Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "sequence_sum", "constant"]
 
 
 class CreditMethod(Protocol):
@@ -47,6 +47,19 @@ class Filter(Protocol):
         ...
 
 
+class TakenOut(NamedTuple):
+    """What one filter took out: trajectories that would have trained, and groups left without."""
+
+    trajectories: int
+    groups: int
+
+    @classmethod
+    def between(cls, table: TurnTable, before: LeafAdvantages, after: LeafAdvantages) -> TakenOut:
+        """The difference that a filter made."""
+        had, has = (np.unique(table.leaf_group[one.trains]).size for one in (before, after))
+        return cls(int(before.trains.sum() - after.trains.sum()), had - has)
+
+
 class RowWeights(NamedTuple):
     """Weight of every trajectory's tokens and its share of the loss's denominator, both (L,)."""
 
@@ -65,11 +78,15 @@ def denominator(shares: Float64) -> float:
 
 
 class Assigned(NamedTuple):
-    """Credit of all turns, the trajectories' weights, and the comparison that it came from."""
+    """Credit of all turns, the trajectories' weights, and the comparison that it came from.
+
+    `leaves` are those after all filters; `taken_out` has what each filter did, in order.
+    """
 
     credit: Credit
     rows: RowWeights
     leaves: LeafAdvantages
+    taken_out: tuple[TakenOut, ...] = ()
 
     @property
     def denominator(self) -> float:
@@ -92,6 +109,7 @@ def row_weights(
 
     - "token_mean": w = 1, denominator = sum n_i;
     - "sequence_mean": w = 1 / n_i, denominator = N (the mean of the trajectories' token means);
+    - "sequence_sum": w = 1, denominator = N (the mean of the trajectories' token sums);
     - "constant": w = 1, denominator = N * `constant` (Dr. GRPO, arXiv:2503.20783).
 
     A shared turn counts once for each trajectory that passes through it. `trains` (L,) leaves
@@ -107,6 +125,8 @@ def row_weights(
         return RowWeights(weights, np.where(counts, tokens, 0.0))
     if aggregation == "sequence_mean":
         return RowWeights(weights / np.maximum(tokens, 1.0), weights)
+    if aggregation == "sequence_sum":
+        return RowWeights(weights, weights)
     if constant is None or constant <= 0:
         raise ValueError(f"aggregation 'constant' needs a constant above 0, got {constant}")
     return RowWeights(weights, weights * constant)
@@ -127,13 +147,15 @@ def assign(
     """
     levels = Levels.of(table)
     leaves = method.compare(table, levels)
+    taken_out = []
     for one in filters:
-        leaves = one(table, leaves)
+        before, leaves = leaves, one(table, leaves)
+        taken_out.append(TakenOut.between(table, before, leaves))
     rows = row_weights(table, aggregation, constant, trains=leaves.trains, levels=levels)
     credit = method(table, rows.weights, levels=levels, leaves=leaves)
     if credit.once and aggregation != "constant":
         rows = rows._replace(shares=_shares_of_turns(table, levels, credit, rows.weights))
-    return Assigned(credit, rows, leaves)
+    return Assigned(credit, rows, leaves, tuple(taken_out))
 
 
 def _shares_of_turns(table: TurnTable, levels: Levels, credit: Credit, weights: Float64) -> Float64:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,15 +19,8 @@ from agentrl.core.errors import CheckpointError, ContractError, LearnerError, Se
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.weights import WeightFile
 from agentrl.learner.batch import Row
-from agentrl.learner.loss import (
-    SUMS,
-    Objective,
-    TrainedTokens,
-    metrics,
-    nll_terms,
-    policy_terms,
-    token_sums,
-)
+from agentrl.learner.kernels import TrainedTokens
+from agentrl.learner.loss import SUMS, Objective, metrics, nll_terms, policy_terms, token_sums
 from agentrl.learner.model import PackedPolicy, load_policy
 
 if TYPE_CHECKING:
@@ -101,9 +94,10 @@ class Learner:
                 seed=seed,
             )
 
+        # The loss asks for the reference in every update, a reward only when it is asked.
         self._with_reference = objective == "policy" and settings.loss.kl > 0
         self._reference: PackedPolicy | None = None
-        if self._with_reference and settings.lora is None:
+        if objective == "policy" and settings.needs_reference and settings.lora is None:
             self._reference = load(trained=False).to(self.device).requires_grad_(False)
         self._policy = load(trained=True).to(self.device)
         # Without ZeRO's own optimizer DeepSpeed clips in silence; the norm is wanted too.
@@ -144,7 +138,11 @@ class Learner:
         rate = self.settings.optimizer.rate(self.updates)
         norm = self._step(rate) if count else 0.0
         means = metrics(
-            total, denominator, objective=self.objective, with_reference=self._with_reference
+            total,
+            denominator,
+            objective=self.objective,
+            with_reference=self._with_reference,
+            clips=self.settings.loss.clips,
         )
         if self.objective == "policy":
             means["train/behavior_difference_largest"] = self._largest(largest)
@@ -157,12 +155,30 @@ class Learner:
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""
+        return self._columns(
+            rows, lambda row: self._forward(row, temperature=self.temperature).logprobs
+        )
+
+    def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """As `logprobs`, of the reference: the model as it was loaded, before any update.
+
+        Raises `LearnerError` where no setting asked for a reference, so that there is none.
+        """
+        if not self.settings.needs_reference or self.objective != "policy":
+            raise LearnerError(
+                "this learner has no reference: neither learner.loss.kl nor learner.kl_in_reward "
+                "is above 0, so none was loaded"
+            )
+        return self._columns(rows, self._reference_of)
+
+    def _columns(self, rows: Sequence[Row], evaluate: Callable[[Row], Tensor]) -> list[Float32]:
+        """What `evaluate` says of each row's trained tokens, as columns (T,)."""
         for index, row in enumerate(rows):
             _check(row, index)
         found: list[Float32] = []
         for index in range(int(self._largest(len(rows)))):
             row = rows[index] if index < len(rows) else _empty_row()
-            values = self._forward(row, temperature=self.temperature).logprobs
+            values = evaluate(row)
             column = np.zeros(len(row), np.float32)
             column[np.flatnonzero(row.weight)] = values.float().cpu().numpy()
             found.append(column)
@@ -309,12 +325,11 @@ class Learner:
         positive, negative, weight, behavior = (
             torch.from_numpy(column[trained]).to(self.device) for column in columns
         )
-        return TrainedTokens(positive, negative, weight, behavior, self._reference_logprobs(row))
+        reference = self._reference_of(row) if self._with_reference else None
+        return TrainedTokens(positive, negative, weight, behavior, reference)
 
     @torch.no_grad()
-    def _reference_logprobs(self, row: Row) -> Tensor | None:
-        if not self._with_reference:
-            return None
+    def _reference_of(self, row: Row) -> Tensor:
         if self._reference is None:  # with adapters, the policy without them is the reference
             with self._policy.without_adapters():
                 return self._forward(row, temperature=self.temperature).logprobs

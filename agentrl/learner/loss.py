@@ -6,19 +6,18 @@ float32 or wider.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from agentrl.learner.kernels import LOG_RATIO_BOUND, TrainedTokens, importance_ratio, kernel
+
 if TYPE_CHECKING:
-    from agentrl.learner.settings import LossSettings
+    from agentrl.learner.loss_settings import LossSettings
 
 Objective: TypeAlias = Literal["policy", "nll"]
-
-LOG_RATIO_BOUND = 20.0
-"""Token log-ratios are clamped to ± this before exp; beyond it the gradient is zero."""
 
 SUMS = (
     "tokens",
@@ -36,42 +35,20 @@ SUMS = (
 """What `token_sums` adds up over tokens, in order; exact over micro-batches and ranks."""
 
 
-class TrainedTokens(NamedTuple):
-    """The trained tokens' columns (N,) of a row: credit, weight and log-probabilities.
-
-    `reference` is the reference's log-probability, None where no KL term asks for it.
-    """
-
-    positive: Tensor
-    negative: Tensor
-    weight: Tensor
-    behavior: Tensor
-    reference: Tensor | None = None
-
-    def part(self, span: slice) -> TrainedTokens:
-        """The tokens of `span`."""
-        return TrainedTokens(*(None if column is None else column[span] for column in self))  # type: ignore[arg-type]
-
-
-def importance_ratio(logprobs: Tensor, behavior: Tensor) -> Tensor:
-    """exp(policy - behaviour) (N,), the log clamped to ± `LOG_RATIO_BOUND`."""
-    return (logprobs - behavior).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
-
-
 def policy_terms(
     logprobs: Tensor, entropies: Tensor, tokens: TrainedTokens, settings: LossSettings
 ) -> Tensor:
-    """PPO-clip loss (N,) of each token, before the division by the batch's denominator.
+    """Loss (N,) of each token, before the division by the batch's denominator.
 
-    With r the importance ratio, A⁺ and A⁻ the token's positive and negative credit (DESIGN.md 4):
-    -(A⁺·min(r, 1 + high) + A⁻·max(r, 1 - low)), the sum over the token's trajectories of
-    -min(r·A, clip(r)·A); with `dual_clip` c, A⁻'s factor is at most c. Then + kl·w·KL estimate
-    (`kl_terms`) - entropy·w·H, where w is the token's weight.
+    The kernel's terms (`agentrl.learner.kernels`), which are the sums over the token's
+    trajectories of its element; then + kl·w·KL estimate (`kl_terms`) - entropy·w·H, where w is the
+    token's weight. For a loss of two passes the token's credit is its gradient already (see
+    `agentrl.learner.levels`): -(A⁺ + A⁻)·(log p - sg(log p)), whose value is 0.
     """
-    ratio = importance_ratio(logprobs, tokens.behavior)
-    downward = ratio.clamp(min=1.0 - settings.clip_low, max=settings.dual_clip)
-    upward = ratio.clamp(max=1.0 + settings.clip_high)
-    loss = -(tokens.positive * upward + tokens.negative * downward)
+    if settings.two_pass:
+        loss = -(tokens.positive + tokens.negative) * (logprobs - logprobs.detach())
+    else:
+        loss = kernel(settings, logprobs, tokens).terms
     if settings.kl:
         if tokens.reference is None:
             raise ValueError("a KL term needs the reference's log-probabilities, got None")
@@ -113,7 +90,8 @@ def token_sums(
     """`SUMS` over the tokens (len(SUMS),), float64.
 
     `behavior_kl` is k3 of KL(behaviour ‖ policy), exp(x) - 1 - x with x the log-ratio.
-    `behavior_difference` is |x|. A token counts as clipped where that bound stops its gradient.
+    `behavior_difference` is |x|. A token counts as clipped where that bound stops or caps its
+    gradient.
     """
     count = torch.full((), float(len(logprobs)))
     zero = torch.zeros(())
@@ -124,8 +102,7 @@ def token_sums(
         loss = policy_terms(logprobs, entropies, tokens, settings)
         ratio = importance_ratio(logprobs, tokens.behavior)
         log_ratio = (logprobs - tokens.behavior).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
-        falls, rises = tokens.negative < 0, tokens.positive > 0
-        dual = falls & (ratio > (settings.dual_clip or float("inf")))
+        clipped = (zero,) * 3 if settings.two_pass else kernel(settings, logprobs, tokens).clipped
         columns = [
             count,
             loss,
@@ -134,9 +111,7 @@ def token_sums(
             ratio,
             log_ratio.expm1() - log_ratio,
             log_ratio.abs(),
-            falls & (ratio < 1.0 - settings.clip_low),
-            rises & (ratio > 1.0 + settings.clip_high),
-            dual,
+            *clipped,
             zero if tokens.reference is None else kl_terms(logprobs, tokens.reference, "k3"),
         ]
     return torch.stack([column.to(logprobs.device, torch.float64).sum() for column in columns])
@@ -148,11 +123,13 @@ def metrics(
     *,
     objective: Objective,
     with_reference: bool = False,
+    clips: Sequence[str] = ("low", "high", "dual"),
 ) -> dict[str, float]:
     """Means over the global batch's trained tokens, under the names that a run logs.
 
     `train/loss` is divided by `denominator`, as the loss itself. Without a trained token only
-    `train/loss` and `train/tokens` are given, both 0.0; without a reference, no KL to it.
+    `train/loss` and `train/tokens` are given, both 0.0; without a reference, no KL to it. `clips`
+    are the sides on which the loss clips (`LossSettings.clips`).
     """
     result = {"train/loss": sums["loss"] / denominator, "train/tokens": sums["tokens"]}
     if not sums["tokens"]:
@@ -164,10 +141,7 @@ def metrics(
             "train/importance_ratio": mean["importance_ratio"],
             "train/behavior_kl": mean["behavior_kl"],
             "train/behavior_difference": mean["behavior_difference"],
-            "train/clip_fraction_low": mean["clipped_low"],
-            "train/clip_fraction_high": mean["clipped_high"],
-            "train/clip_fraction_dual": mean["clipped_dual"],
-        }
+        } | {f"train/clip_fraction_{side}": mean[f"clipped_{side}"] for side in clips}
         if with_reference:
             result["train/reference_kl"] = mean["reference_kl"]
     return result

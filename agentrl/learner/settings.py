@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agentrl.core.settings import Settings
-
-
-class LossSettings(Settings):
-    """PPO-clip on the token ratio to the behaviour policy (arXiv:1707.06347, eq. 7).
-
-    `clip_low` and `clip_high` bound the ratio to [1 - clip_low, 1 + clip_high] (clip-higher:
-    DAPO, arXiv:2503.14476). `dual_clip` c caps what a token of negative advantage can cost at
-    c·|A| (arXiv:1912.09729). `aggregation` is the divisor over the global batch: its trained
-    tokens, its trajectories (each the mean over its tokens) or `constant` tokens a trajectory
-    (Dr.GRPO, arXiv:2503.20783). `kl` weighs a penalty against the reference; at 0.0 there is
-    none in memory. `kl_estimator`: k2 and k3+ have the gradient of KL(policy ‖ reference), k3
-    (GRPO's) that of KL(reference ‖ policy). `entropy` weighs a bonus.
-    """
-
-    clip_low: float = Field(default=0.2, gt=0.0, le=1.0)
-    clip_high: float = Field(default=0.28, gt=0.0)
-    dual_clip: float | None = None
-    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
-    constant: float | None = Field(default=None, gt=0.0)
-    kl: float = Field(default=0.0, ge=0.0)
-    kl_estimator: Literal["k2", "k3", "k3+"] = "k3+"
-    entropy: float = Field(default=0.0, ge=0.0)
-
-    @model_validator(mode="after")
-    def _check(self) -> LossSettings:
-        if self.dual_clip is not None and self.dual_clip <= 1.0 + self.clip_high:
-            raise ValueError(
-                f"dual_clip must be above 1 + clip_high = {1.0 + self.clip_high:g}, got "
-                f"{self.dual_clip:g}: a lower cap would stop what the ordinary clip still trains"
-            )
-        if self.aggregation == "constant" and self.constant is None:
-            raise ValueError(
-                "aggregation 'constant' needs `constant`, the tokens that a trajectory is "
-                "divided by (the limit on its length, say)"
-            )
-        if self.aggregation != "constant" and self.constant is not None:
-            raise ValueError(
-                f"`constant` is read only with aggregation 'constant', not {self.aggregation!r}"
-            )
-        return self
+from agentrl.learner.correction import AnyCorrection
+from agentrl.learner.kl_reward import KlInReward
+from agentrl.learner.loss_settings import AnyLoss, PpoLoss
 
 
 class OptimizerSettings(Settings):
@@ -99,6 +63,20 @@ class LearnerSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int | None = Field(default=None, ge=1)
-    loss: LossSettings = LossSettings()
+    loss: AnyLoss = PpoLoss()
+    kl_in_reward: KlInReward | None = None
+    correction: AnyCorrection | None = Field(default=None, discriminator="type")
     optimizer: OptimizerSettings = OptimizerSettings()
     lora: LoraSettings | None = None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything asks for the reference's log-probabilities."""
+        in_reward = self.kl_in_reward is not None and self.kl_in_reward.beta > 0
+        return self.loss.kl > 0 or in_reward
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _clip_by_default(cls, loss: Any) -> Any:
+        """A loss without a type is PPO's: most recipes set a bound of it and nothing else."""
+        return {"type": "ppo", **loss} if isinstance(loss, Mapping) else loss

@@ -17,7 +17,8 @@ from agentrl.core.env import Observation
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.base import Completion, Sampling
 from agentrl.learner.batch import Row
-from agentrl.learner.loss import SUMS, TrainedTokens, metrics, policy_terms, token_sums
+from agentrl.learner.kernels import TrainedTokens
+from agentrl.learner.loss import SUMS, metrics, policy_terms, token_sums
 from agentrl.learner.settings import LearnerSettings
 from agentrl.rollout.render import StopRule
 
@@ -154,6 +155,8 @@ class TableLearner:
         self.table = table
         self.settings = settings
         optimizer = settings.optimizer
+        self._reference = Table(len(table.logits))
+        self._reference.logits = table.logits.detach().clone()
         self._adam = torch.optim.Adam([table.logits], betas=optimizer.betas, eps=optimizer.eps)
         self.updates = 0
 
@@ -180,14 +183,20 @@ class TableLearner:
             self._adam.step()
             self.updates += 1
         total = dict(zip(SUMS, sums.tolist(), strict=True))
-        return metrics(total, denominator, objective="policy") | {"train/updates": self.updates}
+        found = metrics(total, denominator, objective="policy", clips=loss_settings.clips)
+        return found | {"train/updates": self.updates}
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens, else 0.0."""
-        found = []
-        for row in rows:
-            column = np.zeros(len(row), np.float32)
-            with torch.no_grad():
-                column[np.flatnonzero(row.weight)] = self.table.logprobs(row)[0].numpy()
-            found.append(column)
-        return found
+        return [_column(self.table, row) for row in rows]
+
+    def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """As `logprobs`, of the table as the learner found it."""
+        return [_column(self._reference, row) for row in rows]
+
+
+def _column(table: Table, row: Row) -> Float32:
+    column = np.zeros(len(row), np.float32)
+    with torch.no_grad():
+        column[np.flatnonzero(row.weight)] = table.logprobs(row)[0].numpy()
+    return column

@@ -14,7 +14,7 @@ from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
 from agentrl.learner.packing import pack_groups, split_groups
-from agentrl.learner.settings import LossSettings
+from agentrl.learner.loss_settings import LossSettings
 
 
 class Credited(NamedTuple):
@@ -44,9 +44,14 @@ def credit_of(
     method: AnyCredit,
     loss: LossSettings,
     filters: Sequence[Filter] = (),
+    *,
+    score: str = "reward",
 ) -> Credited:
-    """Credit of every turn of `groups`, compared over the whole iteration."""
-    table = TurnTable.of(groups, with_tokens=method.needs_tokens)
+    """Credit of every turn of `groups`, compared over the whole iteration.
+
+    `score` names the reward component that `filters` judge by.
+    """
+    table = TurnTable.of(groups, with_tokens=method.needs_tokens, score=score)
     return Credited(table, assign(table, method, loss.aggregation, loss.constant, filters=filters))
 
 

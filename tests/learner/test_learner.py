@@ -13,19 +13,15 @@ from torch import Tensor
 from agentrl.core.errors import CheckpointError, ContractError, LearnerError
 from agentrl.learner.batch import Row, join_rows, pack_rows
 from agentrl.learner.learner import Learner
-from agentrl.learner.settings import (
-    LearnerSettings,
-    LoraSettings,
-    LossSettings,
-    OptimizerSettings,
-)
+from agentrl.learner.loss_settings import PpoLoss
+from agentrl.learner.settings import LearnerSettings, LoraSettings, OptimizerSettings
 
 pytestmark = pytest.mark.slow
 
 # With so large an eps a step of Adam is nearly proportional to the gradient; the usual one turns
 # rounding noise in a gradient of zero into a whole step.
 SMOOTH = OptimizerSettings(learning_rate=0.5, warmup_steps=0, eps=1.0, grad_clip=0.0)
-LOSS = LossSettings(dual_clip=3.0, kl=0.1, kl_estimator="k2", entropy=0.02)
+LOSS = PpoLoss(dual_clip=3.0, kl=0.1, kl_estimator="k2", entropy=0.02)
 
 
 def settings(**changes: object) -> LearnerSettings:
@@ -229,7 +225,7 @@ def test_a_log_probability_that_is_not_finite_names_its_row(
 def test_a_gradient_that_is_not_finite_stops_the_run(
     changes: dict[str, object], model_folder: Path, rows: Sequence[Row]
 ):
-    learner = Learner(settings(loss=LossSettings(), **changes), model_folder)
+    learner = Learner(settings(loss=PpoLoss(), **changes), model_folder)
     huge = Row.sequence(
         [1, 2, 3, 4],
         weight=[0, 1, 1, 1],
@@ -295,7 +291,7 @@ def test_imitation_learns_its_rows_by_heart(model_folder: Path, rows: Sequence[R
 def test_without_a_kl_term_no_reference_is_held_or_reported(
     model_folder: Path, rows: Sequence[Row]
 ):
-    learner = Learner(settings(loss=LossSettings()), model_folder)
+    learner = Learner(settings(loss=PpoLoss()), model_folder)
     assert learner._reference is None
     assert "train/reference_kl" not in learner.update(rows, 20.0)
 

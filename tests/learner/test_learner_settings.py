@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from agentrl.learner.settings import LearnerSettings, LossSettings, OptimizerSettings
+from agentrl.learner.loss_settings import PpoLoss
+from agentrl.learner.settings import LearnerSettings, OptimizerSettings
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from agentrl.learner.settings import LearnerSettings, LossSettings, OptimizerSet
 )
 def test_a_loss_that_cannot_work_is_refused(values: dict[str, object], sentence: str):
     with pytest.raises(ValidationError, match=sentence):
-        LossSettings(**values)
+        PpoLoss(**values)
 
 
 def test_betas_outside_their_range_are_refused():

@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agentrl.learner.loss import (
-    SUMS,
-    TrainedTokens,
-    importance_ratio,
-    kl_terms,
-    metrics,
-    nll_terms,
-    policy_terms,
-    token_sums,
-)
-from agentrl.learner.settings import LossSettings
+from agentrl.learner.kernels import TrainedTokens, importance_ratio
+from agentrl.learner.loss import SUMS, kl_terms, metrics, nll_terms, policy_terms, token_sums
+from agentrl.learner.loss_settings import PpoLoss
 
 
 def tokens(
@@ -71,14 +63,14 @@ def test_clipped_terms_by_hand(
     ratio: float, positive: float, negative: float, loss: float, slope: float
 ):
     logprobs, columns = tokens([ratio], [positive], [negative])
-    terms = policy_terms(logprobs, entropies(logprobs), columns, LossSettings(dual_clip=3.0))
+    terms = policy_terms(logprobs, entropies(logprobs), columns, PpoLoss(dual_clip=3.0))
     (gradient,) = torch.autograd.grad(terms.sum(), logprobs)
     assert terms.item() == pytest.approx(loss)
     assert gradient.item() == pytest.approx(slope)
 
 
 def leaf_by_leaf(
-    ratio: float, advantages: list[float], weights: list[float], settings: LossSettings
+    ratio: float, advantages: list[float], weights: list[float], settings: PpoLoss
 ) -> float:
     """PPO-clip as its papers write it, one term for each trajectory through the token."""
     total = 0.0
@@ -99,7 +91,7 @@ def leaf_by_leaf(
 def test_two_numbers_are_worth_all_leaves(
     ratio: float, leaves: list[tuple[float, float]], dual_clip: float | None
 ):
-    settings = LossSettings(clip_low=0.2, clip_high=0.28, dual_clip=dual_clip)
+    settings = PpoLoss(clip_low=0.2, clip_high=0.28, dual_clip=dual_clip)
     advantages = [advantage for advantage, _ in leaves]
     weights = [weight for _, weight in leaves]
     positive = sum(w * max(a, 0.0) for a, w in leaves)
@@ -118,9 +110,9 @@ def test_gradients_agree_with_finite_differences_away_from_the_corners():
         reference=[-2.1, -1.0, -3.0, -2.0, -2.5, -0.5, -1.9, -2.2],
     )
     for estimator in ("k2", "k3"):
-        settings = LossSettings(dual_clip=3.0, kl=0.3, kl_estimator=estimator, entropy=0.2)
+        settings = PpoLoss(dual_clip=3.0, kl=0.3, kl_estimator=estimator, entropy=0.2)
 
-        def loss(logprobs: Tensor, spread: Tensor, settings: LossSettings = settings) -> Tensor:
+        def loss(logprobs: Tensor, spread: Tensor, settings: PpoLoss = settings) -> Tensor:
             return policy_terms(logprobs, spread, columns, settings)
 
         spread = torch.rand(len(ratios), dtype=torch.float64, requires_grad=True)
@@ -130,7 +122,7 @@ def test_gradients_agree_with_finite_differences_away_from_the_corners():
 def test_the_entropy_bonus_and_the_kl_are_weighted_by_the_row_weight():
     logprobs, columns = tokens([1.0, 1.0], [0.0, 0.0], [0.0, 0.0], reference=[-3.0, -3.0])
     columns = columns._replace(weight=torch.tensor([2.0, 0.5], dtype=torch.float64))
-    settings = LossSettings(kl=0.1, kl_estimator="k2", entropy=0.25)
+    settings = PpoLoss(kl=0.1, kl_estimator="k2", entropy=0.25)
     terms = policy_terms(logprobs, torch.full_like(logprobs, 4.0), columns, settings)
     assert terms.tolist() == pytest.approx([2 * (0.1 * 0.5 - 1.0), 0.5 * (0.1 * 0.5 - 1.0)])
 
@@ -168,7 +160,7 @@ def test_kl_losses_have_the_gradients_that_their_names_promise():
 def test_a_kl_term_without_a_reference_is_refused():
     logprobs, columns = tokens([1.0], [1.0], [0.0])
     with pytest.raises(ValueError, match="reference"):
-        policy_terms(logprobs, entropies(logprobs), columns, LossSettings(kl=0.1))
+        policy_terms(logprobs, entropies(logprobs), columns, PpoLoss(kl=0.1))
 
 
 def test_an_absurd_ratio_is_bounded_and_gives_no_gradient():
@@ -180,7 +172,7 @@ def test_an_absurd_ratio_is_bounded_and_gives_no_gradient():
 
 def test_at_the_first_update_the_loss_is_the_mean_advantage_and_nothing_is_clipped():
     logprobs, columns = tokens([1.0] * 3, [1.0, 0.0, 0.5], [0.0, -2.0, -0.25])
-    settings = LossSettings(dual_clip=3.0)
+    settings = PpoLoss(dual_clip=3.0)
     terms = policy_terms(logprobs, entropies(logprobs), columns, settings)
     assert terms.tolist() == pytest.approx([-1.0, 2.0, -0.25])
     sums = token_sums(logprobs, entropies(logprobs), columns, settings, objective="policy")
@@ -203,7 +195,7 @@ def test_metrics_by_hand():
         logprobs,
         torch.full_like(logprobs, 1.5),
         columns,
-        LossSettings(dual_clip=3.0),
+        PpoLoss(dual_clip=3.0),
         objective="policy",
     )
     found = metrics(dict(zip(SUMS, sums.tolist(), strict=True)), 10.0, objective="policy")
@@ -230,7 +222,7 @@ def test_sums_add_over_any_split():
         *(torch.rand(9, generator=generator) * s for s in (1.0, -1.0, 1.0, -4.0, -4.0))
     )
     logprobs = -4 * torch.rand(9, generator=generator)
-    settings = LossSettings(kl=0.1, entropy=0.01)
+    settings = PpoLoss(kl=0.1, entropy=0.01)
 
     def sums(span: slice) -> Tensor:
         spread = torch.arange(9.0)[span]
@@ -242,7 +234,7 @@ def test_sums_add_over_any_split():
 
 def test_no_tokens_give_zero_and_no_means():
     logprobs, columns = tokens([], [], [])
-    sums = token_sums(logprobs, logprobs, columns, LossSettings(), objective="policy")
+    sums = token_sums(logprobs, logprobs, columns, PpoLoss(), objective="policy")
     found = metrics(dict(zip(SUMS, sums.tolist(), strict=True)), 7.0, objective="policy")
     assert found == {"train/loss": 0.0, "train/tokens": 0.0}
 
@@ -251,7 +243,7 @@ def test_imitation_is_weighted_negative_log_probability():
     logprobs, columns = tokens([1.0, 1.0], [0.0, 0.0], [0.0, 0.0])
     columns = columns._replace(weight=torch.tensor([1.0, 0.5], dtype=torch.float64))
     assert nll_terms(logprobs, columns).tolist() == [2.0, 1.0]
-    sums = token_sums(logprobs, logprobs, columns, LossSettings(), objective="nll")
+    sums = token_sums(logprobs, logprobs, columns, PpoLoss(), objective="nll")
     found = metrics(dict(zip(SUMS, sums.tolist(), strict=True)), 2.0, objective="nll")
     assert found["train/loss"] == pytest.approx(1.5)
     assert "train/importance_ratio" not in found

@@ -12,17 +12,19 @@ from learner_fakes import VOCABULARY, build_model
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree, Turn
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit, TurnTable, assign, row_weights
 from agentrl.learner.batch import Batch, Row, pack_rows
-from agentrl.learner.loss import TrainedTokens, policy_terms
+from agentrl.learner.kernels import TrainedTokens
+from agentrl.learner.loss import policy_terms
+from agentrl.learner.loss_settings import LossSettings, PpoLoss
 from agentrl.learner.model import PackedPolicy, prepare_policy
 from agentrl.learner.packing import pack_groups
-from agentrl.learner.settings import LoraSettings, LossSettings
+from agentrl.learner.settings import LoraSettings
 
 LOSSES = {
-    "clip": LossSettings(),
-    "dual clip": LossSettings(dual_clip=1.5),
-    "reference and entropy": LossSettings(kl=0.1, entropy=0.01),
-    "sequence mean": LossSettings(aggregation="sequence_mean"),
-    "constant": LossSettings(aggregation="constant", constant=20.0, kl=0.05, kl_estimator="k2"),
+    "clip": PpoLoss(),
+    "dual clip": PpoLoss(dual_clip=1.5),
+    "reference and entropy": PpoLoss(kl=0.1, entropy=0.01),
+    "sequence mean": PpoLoss(aggregation="sequence_mean"),
+    "constant": PpoLoss(aggregation="constant", constant=20.0, kl=0.05, kl_estimator="k2"),
 }
 
 
@@ -163,7 +165,7 @@ def test_a_tree_has_the_loss_and_gradients_of_its_flattened_trajectories(name, p
 @pytest.mark.parametrize("leaves", [2, 16, 64])
 @pytest.mark.parametrize("method", [GrpoCredit(), ArpoCredit(), TreeGrpoCredit()])
 def test_trees_of_up_to_64_leaves_agree_in_float32(leaves, method):
-    loss = LossSettings(dual_clip=2.0, kl=0.1)
+    loss = PpoLoss(dual_clip=2.0, kl=0.1)
     policy = prepare_policy(build_model())
     reference = prepare_policy(build_model(seed=1))
     groups = [random_group(leaves, leaves=leaves)]
@@ -177,7 +179,7 @@ def test_trees_of_up_to_64_leaves_agree_in_float32(leaves, method):
 
 @pytest.mark.parametrize("how", ["checkpointing", "lora"])
 def test_checkpointing_and_adapters_see_the_same_tree(how):
-    loss, method = LossSettings(), GrpoCredit()
+    loss, method = PpoLoss(), GrpoCredit()
     options = {"gradient_checkpointing": True} if how == "checkpointing" else {}
     if how == "lora":
         options["lora"] = LoraSettings(rank=2)
@@ -196,7 +198,7 @@ def test_checkpointing_and_adapters_see_the_same_tree(how):
 def test_no_token_sees_a_sibling_and_each_sees_all_above_it():
     policy = prepare_policy(build_model(grouped=True))
     group = random_group(7, leaves=9)
-    (row,) = as_trees([group], GrpoCredit(), LossSettings(), pack_tokens=4096).rows
+    (row,) = as_trees([group], GrpoCredit(), PpoLoss(), pack_tokens=4096).rows
     with torch.no_grad():
         tensors, layout = inputs(row)
         clean = policy(*tensors, layout=layout).logprobs
@@ -220,7 +222,7 @@ def test_contexts_longer_than_a_block_of_queries_are_masked_right(monkeypatch):
 
     policy = prepare_policy(build_model(grouped=True).double())
     groups = [random_group(8, leaves=9)]
-    (row,) = as_trees(groups, GrpoCredit(), LossSettings(), pack_tokens=4096).rows
+    (row,) = as_trees(groups, GrpoCredit(), PpoLoss(), pack_tokens=4096).rows
     tensors, layout = inputs(row)
     with torch.no_grad():
         whole = policy(*tensors, layout=layout).logprobs
@@ -235,9 +237,9 @@ def test_contexts_longer_than_a_block_of_queries_are_masked_right(monkeypatch):
 
 def test_rows_of_trees_and_of_chains_are_joined_with_their_parents():
     groups = [random_group(9, leaves=6), Group("c", "c", (tree_of_one(),))]
-    rows = as_trees(groups, GrpoCredit(singleton="raw"), LossSettings(), pack_tokens=4096).rows
+    rows = as_trees(groups, GrpoCredit(singleton="raw"), PpoLoss(), pack_tokens=4096).rows
     apart = [
-        as_trees([one], GrpoCredit(singleton="raw"), LossSettings(), pack_tokens=4096).rows[0]
+        as_trees([one], GrpoCredit(singleton="raw"), PpoLoss(), pack_tokens=4096).rows[0]
         for one in groups
     ]
     (joined,) = rows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit
-from agentrl.learner.settings import LossSettings
+from agentrl.learner.loss_settings import PpoLoss
 from agentrl.testing.trees import chains, random_groups
 from agentrl.trainer.batches import comparison_metrics, credit_of, training_steps
 
@@ -15,7 +15,7 @@ from agentrl.trainer.batches import comparison_metrics, credit_of, training_step
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
 def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggregation):
     groups = random_groups(3, n_groups=7)
-    loss = LossSettings(aggregation=aggregation)
+    loss = PpoLoss(aggregation=aggregation)
     credited = credit_of(groups, method, loss)
     stored = credited.assigned.credit
     starts = dict(
@@ -41,7 +41,7 @@ def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggreg
 
 def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
     stored = credit_of(
-        [chains([1.0, 0.0])], GrpoCredit(scale="none"), LossSettings()
+        [chains([1.0, 0.0])], GrpoCredit(scale="none"), PpoLoss()
     ).assigned.credit
     np.testing.assert_allclose(stored.positive, [0.5, 0.0])
     np.testing.assert_allclose(stored.negative, [0.0, -0.5])
@@ -50,7 +50,7 @@ def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
 
 def test_what_cannot_be_compared_is_counted():
     groups = [chains([1.0, 0.0]), chains([0.5, 0.5]), chains([1.0]), chains([float("nan"), 1.0])]
-    found = comparison_metrics(credit_of(groups, GrpoCredit(), LossSettings()).assigned.leaves)
+    found = comparison_metrics(credit_of(groups, GrpoCredit(), PpoLoss()).assigned.leaves)
     assert found == {
         "credit/groups_dropped": 2.0,
         "credit/groups_equal": 1.0,

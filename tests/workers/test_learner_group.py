@@ -10,14 +10,15 @@ import pytest
 from agentrl.core.errors import ContractError, LearnerError
 from agentrl.learner.batch import Row
 from agentrl.learner.learner import Learner
-from agentrl.learner.settings import LearnerSettings, LossSettings, OptimizerSettings
+from agentrl.learner.loss_settings import PpoLoss
+from agentrl.learner.settings import LearnerSettings, OptimizerSettings
 from agentrl.workers.learner import LearnerGroup, deal_rows
 
 
 def settings(**changes: object) -> LearnerSettings:
     values: dict[str, object] = {
         "optimizer": OptimizerSettings(learning_rate=1e-3, warmup_steps=2),
-        "loss": LossSettings(kl=0.1, entropy=0.01, dual_clip=3.0),
+        "loss": PpoLoss(kl=0.1, entropy=0.01, dual_clip=3.0),
         "threads": 1,
     }
     return LearnerSettings(**(values | changes))  # type: ignore[arg-type]
