@@ -18,6 +18,7 @@ RANK = {
     "core": 0,
     "graders": 1,
     "credit": 1,
+    "filters": 1.5,
     "gym": 1,
     "sandbox": 1,
     "adapters": 2,
@@ -64,6 +65,7 @@ LIGHT = (
     "agentrl.rollout.settings",
     "agentrl.samplers",
     "agentrl.credit",
+    "agentrl.filters",
     "agentrl.tools",
 )
 

@@ -22,8 +22,9 @@ class TurnTable:
 
     A parent's row always stands before its children's. `parent` is a row of this table or `ROOT`.
     Leaves that are infrastructure failures are left out of `leaf_turn`: they are in no statistic
-    and train nothing. The columns over tokens are there where `of` was asked for them; turn k's
-    tokens are those from `token_starts[k]` to `token_starts[k + 1]`.
+    and train nothing. `score` is what filters judge by: the reward component that `of` was asked
+    for, which may be less than the reward. The columns over tokens are there where `of` was asked
+    for them; turn k's tokens are those from `token_starts[k]` to `token_starts[k + 1]`.
     """
 
     group: Int64  # (K,) index into the groups
@@ -37,6 +38,7 @@ class TurnTable:
     leaf_group: Int64  # (L,)
     leaf_truncated: Bool  # (L,)
     n_groups: int
+    score: Float64 | None = None  # (K,) one component of the reward; None: the reward itself
     logprobs: Float32 | None = None  # (N,) behaviour log-probabilities of the action tokens
     entropies: Float32 | None = None  # (N,) entropies of the behaviour policy at them
 
@@ -46,10 +48,14 @@ class TurnTable:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.tokens)])
 
     @classmethod
-    def of(cls, groups: Sequence[Group], *, with_tokens: bool = False) -> TurnTable:
+    def of(
+        cls, groups: Sequence[Group], *, with_tokens: bool = False, score: str = "reward"
+    ) -> TurnTable:
         """Columns of `groups`, in order of group, tree and node.
 
         `with_tokens` fills those over tokens too; an entropy that the engine did not give is NaN.
+        `score` names the reward component of that column, "reward" for the sum of all; a turn
+        that was not paid it has 0.
         """
         group: list[int] = []
         tree: list[int] = []
@@ -93,9 +99,16 @@ class TurnTable:
             leaf_group=np.asarray(leaf_group, np.int64),
             leaf_truncated=np.asarray(leaf_truncated, np.bool_),
             n_groups=len(groups),
+            score=None if score == "reward" else _component(groups, score),
             logprobs=_over_tokens(groups, "logprobs") if with_tokens else None,
             entropies=_over_tokens(groups, "entropies") if with_tokens else None,
         )
+
+
+def _component(groups: Sequence[Group], name: str) -> Float64:
+    """What each turn (K,) was paid of one component of the reward."""
+    paid = [t.rewards.get(name, 0.0) for g in groups for tree in g.trees for t in tree.turns]
+    return np.asarray(paid, np.float64)
 
 
 def _over_tokens(groups: Sequence[Group], name: Literal["logprobs", "entropies"]) -> Float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -53,7 +53,7 @@ def _problem(details: ErrorDetails, root: type[Settings], source: Source) -> Pro
         case "union_tag_invalid":
             known = _types(spot.alternatives)
             found = details["input"].get("type")
-            said = f"{name}.type: no {spot.place[-1]} is named {found!r}."
+            said = f"{name}.type: no {_kind(spot.place)} is named {found!r}."
             close = nearest(str(found), known)
             return Problem((*spot.place, "type"), f"{said}{close} Known: {', '.join(known)}.")
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -85,6 +85,11 @@ def _wrong_value(name: str, details: ErrorDetails, written: str | None) -> str:
     return message
 
 
+def _kind(place: Place) -> str:
+    """What stands at `place`, in the singular."""
+    return place[-2].removesuffix("s") if place[-1].isdigit() else place[-1]
+
+
 def _unknown(name: str, spot: _Spot, root: type[Settings]) -> str:
     key, known = spot.place[-1], list(spot.holder.model_fields)
     hint = nearest(key, known)
@@ -107,8 +112,12 @@ def _shown(value: object) -> str:
 
 
 def members(field: FieldInfo) -> tuple[type[Settings], ...]:
-    """The classes of settings that a field may hold: none, one, or a union's."""
+    """The classes of settings that a field or its list may hold: none, one, or a union's."""
     annotation: Any = field.annotation
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     union = get_origin(annotation) in (Union, UnionType)
     found = get_args(annotation) if union else (annotation,)
     return tuple(cls for cls in found if isinstance(cls, type) and issubclass(cls, Settings))
@@ -133,6 +142,9 @@ def _locate(loc: tuple[int | str, ...], root: type[Settings]) -> _Spot:
     inside: tuple[type[Settings], ...] = (root,)
     alternatives: tuple[type[Settings], ...] = ()
     for part in loc:
+        if isinstance(part, int):  # an item of a list: of what the list holds
+            place = (*place, str(part))
+            continue
         chosen = [cls for cls in inside if _type_name(cls) == part]
         if len(inside) > 1 and chosen:
             alternatives, inside = inside, tuple(chosen)

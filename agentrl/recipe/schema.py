@@ -10,6 +10,7 @@ from pydantic import Field, model_serializer, model_validator
 from agentrl.core.settings import Settings
 from agentrl.credit import AnyCredit, GrpoCredit
 from agentrl.engine.settings import AnyEngine, VllmSettings
+from agentrl.filters import AnyFilter
 from agentrl.learner.settings import LearnerSettings
 from agentrl.recipe.models import resolve_model
 from agentrl.rollout.settings import RolloutSettings
@@ -171,6 +172,7 @@ class Recipe(Settings):
     sampler: AnySampler = ChainSampler()
     rollout: RolloutSettings = RolloutSettings()
     credit: AnyCredit = GrpoCredit()
+    filters: tuple[AnyFilter, ...] = ()
     learner: LearnerSettings = LearnerSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()

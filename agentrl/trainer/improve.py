@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from agentrl.core.types import Group
 from agentrl.credit.table import Credit
+from agentrl.filters import filter_metrics
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.batches import (
@@ -38,7 +39,7 @@ class Improver:
         """Credit and update on `groups`; without anything to train there is no update."""
         started = time.monotonic()
         recipe, loss = self.recipe, self.recipe.learner.loss
-        credited = credit_of(groups, recipe.credit, loss)
+        credited = credit_of(groups, recipe.credit, loss, recipe.filters, score=recipe.eval.score)
         steps = training_steps(
             groups,
             credited,
@@ -47,6 +48,7 @@ class Improver:
             updates=recipe.train.updates_per_iteration,
         )
         metrics = credit_metrics(steps) | comparison_metrics(credited.assigned.leaves)
+        metrics |= filter_metrics(recipe.filters, credited.assigned.taken_out)
         for number, step in enumerate(steps):
             found = await self._update(step)
             # The first update is still on the behaviour policy: only its differences are the
