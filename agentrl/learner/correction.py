@@ -13,6 +13,7 @@ entropy) and the loss's denominator count every token as before.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ from agentrl.core.settings import Settings
 from agentrl.core.types import Float64
 from agentrl.credit.aggregate import Assigned, CreditMethod
 from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
-from agentrl.credit.table import Bool, Credit, TurnTable
+from agentrl.credit.table import Bool, TurnTable
 
 LOG_WEIGHT_BOUND = 20.0
 """Log-weights are clamped to ± this before exp, those of tokens and those of trajectories."""
@@ -218,8 +219,12 @@ def correct(
     if (weights.leaves[assigned.leaves.trains] != 1.0).any():
         rows = rows._replace(weights=rows.weights * weights.leaves)
         credit = method(table, rows.weights, leaves=assigned.leaves).at_tokens(table)
-    corrected = Credit(
-        credit.positive * weights.tokens, credit.negative * weights.tokens, plain.weight, "token"
+    corrected = replace(
+        assigned.credit,
+        positive=credit.positive * weights.tokens,
+        negative=credit.negative * weights.tokens,
+        weight=plain.weight,
+        unit="token",
     )
     return assigned._replace(credit=corrected, rows=rows)
 

@@ -90,6 +90,10 @@ class RankActor:
         """See `Learner`."""
         return self._ready().logprobs(rows)
 
+    def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """See `Learner`."""
+        return self._ready().reference_logprobs(rows)
+
     def score(self, sequences: Sequence[Sequence[int] | Int32]) -> list[Float32]:
         """See `Learner`."""
         return self._ready().score(sequences)
@@ -176,10 +180,18 @@ class LearnerGroup:
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.logprobs`, in the order of `rows`."""
+        return self._dealt("logprobs", rows)
+
+    def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
+        """See `Learner.reference_logprobs`, in the order of `rows`."""
+        return self._dealt("reference_logprobs", rows)
+
+    def _dealt(self, method: str, rows: Sequence[Row]) -> list[Float32]:
+        """Columns of `rows`, each evaluated by one of the ranks."""
         hands = deal_rows(rows, len(self._open()))
         parts: list[list[Float32]] = self._gather(
             [
-                actor.logprobs.remote([rows[i] for i in hand])
+                getattr(actor, method).remote([rows[i] for i in hand])
                 for actor, hand in zip(self.actors, hands, strict=True)
             ]
         )
