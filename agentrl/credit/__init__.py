@@ -6,15 +6,26 @@ from pydantic import Field
 
 from agentrl.credit.aggregate import assign, row_weights
 from agentrl.credit.arpo import ArpoCredit
+from agentrl.credit.bilevel_gae import BilevelGaeCredit
+from agentrl.credit.gae import GaeCredit
 from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
 from agentrl.credit.reinforce_pp import ReinforcePPCredit
 from agentrl.credit.rloo import RlooCredit
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.credit.tree_grpo import TreeGrpoCredit
+from agentrl.credit.turn_gae import TurnGaeCredit
 
 AnyCredit: TypeAlias = Annotated[
-    GrpoCredit | RlooCredit | ReinforcePPCredit | ArpoCredit | TreeGrpoCredit | GigpoCredit,
+    GrpoCredit
+    | RlooCredit
+    | ReinforcePPCredit
+    | ArpoCredit
+    | TreeGrpoCredit
+    | GigpoCredit
+    | GaeCredit
+    | TurnGaeCredit
+    | BilevelGaeCredit,
     Field(discriminator="type"),
 ]
 """Every credit method that a recipe can name."""
@@ -22,12 +33,15 @@ AnyCredit: TypeAlias = Annotated[
 __all__ = [
     "AnyCredit",
     "ArpoCredit",
+    "BilevelGaeCredit",
     "Credit",
+    "GaeCredit",
     "GigpoCredit",
     "GrpoCredit",
     "ReinforcePPCredit",
     "RlooCredit",
     "TreeGrpoCredit",
+    "TurnGaeCredit",
     "TurnTable",
     "assign",
     "row_weights",

@@ -41,6 +41,8 @@ class TurnTable:
     score: Float64 | None = None  # (K,) one component of the reward; None: the reward itself
     logprobs: Float32 | None = None  # (N,) behaviour log-probabilities of the action tokens
     entropies: Float32 | None = None  # (N,) entropies of the behaviour policy at them
+    values: Float64 | None = None  # (N,) a critic's, of the states before the action tokens
+    bootstrap: Float64 | None = None  # (L,) a critic's, of truncated leaves' last states; else 0
 
     @property
     def token_starts(self) -> Int64:

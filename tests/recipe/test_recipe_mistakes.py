@@ -88,7 +88,8 @@ MISTAKES = {
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),
-        "x.yaml:6: credit.type: field required. Known: grpo, rloo, reinforce_pp, arpo, tree_grpo, gigpo.",
+        "x.yaml:6: credit.type: field required. Known: grpo, rloo, reinforce_pp, arpo, tree_grpo, "
+        "gigpo, gae, turn_gae, bilevel_gae.",
     ),
     "a missing field": (
         ("{model: tiny/search}", "{probe_bound: 0.1}"),
