@@ -37,7 +37,7 @@ _GROUPS = b"agentrl.groups"
 _VERSION = b"agentrl.store"
 _FORMAT = "1"
 
-_ARRAYS = ("prompt_ids", "action_ids", "logprobs", "entropies", "observation_ids")
+_ARRAYS = ("prompt_ids", "action_ids", "logprobs", "entropies", "observation_ids", "versions")
 _READ = (
     *("task_id", "tree_group_id", "seed", "node", "parent", "stop_reason", "failures"),
     *_ARRAYS,
@@ -45,7 +45,7 @@ _READ = (
     *("malformed_calls", "prefilled_tokens", "sampled_tokens", "generate_seconds", "env_seconds"),
 )
 """The columns that `read` needs; the others are for people."""
-_MAY_LACK = ("metrics", "sampled_tokens")
+_MAY_LACK = ("metrics", "sampled_tokens", "versions")
 """Columns that a file written by an earlier version does not have."""
 
 Decode = Callable[[Int32], str]
@@ -177,6 +177,7 @@ def _table(groups: Sequence[Group], credit: Credit | None, decode: Decode | None
         "tool_calls": pa.array([_calls_to_json(turn.tool_calls) for turn in turns], text),
         "malformed_calls": pa.array([turn.malformed_calls for turn in turns], small),
         "policy_version": pa.array([turn.policy_version for turn in turns], whole),
+        "versions": _lists([_versions(turn) for turn in turns], np.int32),
         "state_key": pa.array([turn.state_key for turn in turns], text),
         "prefilled_tokens": pa.array([turn.prefilled_tokens for turn in turns], whole),
         "sampled_tokens": pa.array([turn.sampled_tokens for turn in turns], whole),
@@ -193,6 +194,10 @@ def _table(groups: Sequence[Group], credit: Credit | None, decode: Decode | None
         columns["observation_text"] = pa.array([decode(t.observation_ids) for t in turns], text)
     listed = json.dumps([[group.id, group.task_id, len(group.trees)] for group in groups])
     return pa.table(columns, metadata={_VERSION: _FORMAT, _GROUPS: listed})
+
+
+def _versions(turn: Turn) -> Int32:
+    return _AT_ROOT.action_ids if turn.versions is None else turn.versions
 
 
 def _parent(line: _Line) -> int:
@@ -244,7 +249,7 @@ def _groups(table: pa.Table, listed: list[tuple[str, str, int]]) -> list[Group]:
 
 
 def _trees(table: pa.Table) -> Iterator[TrajectoryTree]:
-    arrays = {name: _slices(table[name]) for name in _ARRAYS}
+    arrays = {name: _slices(table[name]) for name in _ARRAYS if name in table.column_names}
     read = [name for name in table.column_names if name not in _ARRAYS]
     lines = zip(*(table[name].to_pylist() for name in read), strict=True)
     tree: TrajectoryTree | None = None
@@ -276,13 +281,14 @@ def _planted(line: Mapping[str, Any]) -> TrajectoryTree:
 
 
 def _turn(line: Mapping[str, Any]) -> Turn:
-    calls = json.loads(line["tool_calls"])
+    calls, versions = json.loads(line["tool_calls"]), line.get("versions")
     return Turn(
         action_ids=line["action_ids"],
         logprobs=line["logprobs"],
         entropies=line["entropies"],
         observation_ids=line["observation_ids"],
         policy_version=line["policy_version"],
+        versions=versions if versions is not None and len(versions) else None,
         entropy_kind=line["entropy_kind"],
         reward=line["reward"],
         rewards=dict(line["rewards"]),

@@ -120,7 +120,9 @@ class Turn:
     measured beside them, never trained on. `state_key` is equal for turns that acted from the
     same state. `prefilled_tokens` counts prompt tokens the engine had to compute
     (not found in its prefix cache). `sampled_tokens` is the server's own count of what it sampled,
-    where `action_ids` are no tokens (`agentrl.rollout.transcript`).
+    where `action_ids` are no tokens (`agentrl.rollout.transcript`). `policy_version` is that of the
+    weights that sampled the first token; where new weights came in the middle, `versions` (A,) has
+    that of each token (never falling) and is None otherwise.
     """
 
     action_ids: Int32
@@ -128,6 +130,7 @@ class Turn:
     entropies: Float32
     observation_ids: Int32 = field(default_factory=_no_int)
     policy_version: int = 0
+    versions: Int32 | None = None
     entropy_kind: EntropyKind = "exact"
     reward: float = 0.0
     rewards: Mapping[str, float] = field(default_factory=dict)
@@ -148,6 +151,18 @@ class Turn:
                 f"action_ids={len(self.action_ids)}, logprobs={len(self.logprobs)}, "
                 f"entropies={len(self.entropies)}"
             )
+        if self.versions is not None and len(self.versions) != len(self.action_ids):
+            raise ContractError(
+                f"a turn of {len(self.action_ids)} tokens has {len(self.versions)} versions; give "
+                "one for each token, or None where policy_version made them all"
+            )
+
+    @property
+    def token_versions(self) -> Int32:
+        """Version of the weights that sampled each token (A,)."""
+        if self.versions is not None:
+            return self.versions
+        return np.full(len(self.action_ids), self.policy_version, np.int32)
 
     @property
     def generated_tokens(self) -> int:

@@ -45,7 +45,9 @@ class Completion:
 
     Per-token arrays are (A,): log-probabilities under, and entropies in nats of, the distribution
     that was sampled from (after temperature). Where `token_ids` are no tokens (a transcript's
-    bytes), `usage` has the number of tokens, and limits count by it.
+    bytes), `usage` has the number of tokens, and limits count by it. `policy_version` is that of
+    the weights that sampled the first token; where new weights came in the middle, `versions` (A,)
+    has that of each token and is None otherwise.
     """
 
     token_ids: Int32
@@ -57,6 +59,7 @@ class Completion:
     prefilled_tokens: int
     seconds: float
     usage: Usage | None = None
+    versions: Int32 | None = None
 
     @property
     def generated_tokens(self) -> int:
@@ -68,6 +71,9 @@ class Completion:
 class Engine(Protocol):
     """Serves one policy. Cancelling the task that awaits `generate` cancels the request.
 
+    A `load` waits for no completion: those on their way go on from their tokens so far under the
+    new weights, every token with the log-probability of the weights that sampled it, and nothing
+    that the old weights computed (a prefix cache, say) is used any more.
     Any failure is an `EngineError`; a context that is full is a `ContextLengthError`. `version` is
     the number of syncs so far.
     """
@@ -90,7 +96,7 @@ class Engine(Protocol):
         ...
 
     async def load(self, weights: Path, version: int) -> None:
-        """Take the weights of a safetensors file (hub names); prefix caches are dropped."""
+        """Take the weights of a safetensors file (hub names), between two tokens of any request."""
         ...
 
     async def close(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -34,16 +35,23 @@ class _Row:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    prefilled: int = 0
     reason: FinishReason | None = None
-    version: int = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for more of its tokens."""
+        return self.reason is None and not self.answer.done()
 
 
 class TransformersEngine:
     """Batches of waiting requests through `forward` with a key-value cache; exact entropies.
 
     A batch runs to its end before the next starts; a row that ends, or whose request is cancelled,
-    leaves it at once. `load` and `score` wait for the batch on its way. No prefix cache, so every
-    prompt token counts as prefilled.
+    leaves it at once. `load` and `score` interrupt the batch after the token on its way; its rows
+    go on in the next batch. No prefix cache, so every prompt token counts as prefilled, and after
+    an interruption the tokens so far once more.
     """
 
     def __init__(self, settings: TransformersSettings, model: str) -> None:
@@ -57,6 +65,7 @@ class TransformersEngine:
         self._waiting: list[_Row] = []
         self._arrived = asyncio.Event()
         self._using_model = asyncio.Lock()
+        self._interrupting = 0  # callers that wait for the model, or have it
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -106,8 +115,9 @@ class TransformersEngine:
             entropies=np.asarray(row.entropies, np.float32),
             entropy_kind="exact",
             finish_reason=row.reason,
-            policy_version=row.version,
-            prefilled_tokens=len(prompt),
+            policy_version=row.versions[0],
+            versions=_unless_one(row.versions),
+            prefilled_tokens=row.prefilled,
             seconds=time.perf_counter() - started,
         )
 
@@ -119,7 +129,7 @@ class TransformersEngine:
             return np.zeros(0, np.float32)
         if len(ids) > self._limit:
             raise EngineError(f"cannot score {len(ids)} tokens: max_model_len = {self._limit}")
-        async with self._using_model:
+        async with self._model_between_tokens():
             return await asyncio.to_thread(self._score, ids)
 
     async def load(self, weights: Path, version: int) -> None:
@@ -127,7 +137,7 @@ class TransformersEngine:
         self._running()
         if not weights.is_file():
             raise EngineError(f"no weights at {weights}: version {version} was not loaded")
-        async with self._using_model:
+        async with self._model_between_tokens():
             await asyncio.to_thread(self._take, weights)
             self._version = version
 
@@ -140,6 +150,15 @@ class TransformersEngine:
         self._model = None
         self._fail(self._waiting, EngineError("the transformers engine was closed"))
         self._waiting.clear()
+
+    @asynccontextmanager
+    async def _model_between_tokens(self) -> AsyncIterator[None]:
+        self._interrupting += 1
+        try:
+            async with self._using_model:
+                yield
+        finally:
+            self._interrupting -= 1
 
     def _running(self) -> PreTrainedModel:
         if self._model is None:
@@ -187,8 +206,6 @@ class TransformersEngine:
                 batch, self._waiting = self._waiting[:limit], self._waiting[limit:]
                 if not self._waiting:
                     self._arrived.clear()
-                for row in batch:
-                    row.version = self._version
                 try:
                     await asyncio.to_thread(self._play, batch)
                 except asyncio.CancelledError:
@@ -197,8 +214,12 @@ class TransformersEngine:
                 except Exception as error:  # told to the requests of this batch
                     cause = f"{type(error).__name__}: {error}"
                     self._fail(batch, EngineError(f"the transformers engine failed: {cause}"))
+            interrupted = [row for row in batch if row.waits]
+            if interrupted:
+                self._waiting = interrupted + self._waiting
+                self._arrived.set()
             for row in batch:
-                if not row.answer.done():
+                if row.reason is not None and not row.answer.done():
                     row.answer.set_result(None)
 
     @staticmethod
@@ -208,19 +229,22 @@ class TransformersEngine:
                 row.answer.set_exception(error)
 
     def _play(self, batch: Sequence[_Row]) -> None:
-        """Sample until every row of `batch` has a reason to stop, or nobody waits for it."""
+        """Sample until no row of `batch` waits for more, or somebody else wants the model."""
         import torch
 
         model = self._running()
-        rows = [row for row in batch if not row.answer.done()]
+        rows = [row for row in batch if row.waits]
         if not rows:
             return
-        width = max(len(row.prompt) for row in rows)
+        contexts = [row.prompt + row.token_ids for row in rows]
+        width = max(map(len, contexts))
         ids = torch.zeros((len(rows), width), dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for index, row in enumerate(rows):  # padded on the left: the last column is the newest
-            ids[index, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[index, width - len(row.prompt) :] = 1
+        for index, (row, context) in enumerate(zip(rows, contexts, strict=True)):
+            # Padded on the left: the last column is the newest.
+            ids[index, width - len(context) :] = torch.tensor(context)
+            mask[index, width - len(context) :] = 1
+            row.prefilled += len(context)
         ids, mask = ids.to(model.device), mask.to(model.device)
         cache = None
         with torch.inference_mode():
@@ -242,6 +266,8 @@ class TransformersEngine:
                     cache.batch_select_indices(kept)
                     chosen, mask = chosen[kept], mask[kept]
                 rows = [rows[i] for i in keep]
+                if self._interrupting:
+                    break
                 ids = chosen.unsqueeze(1)
                 mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
 
@@ -269,11 +295,12 @@ class TransformersEngine:
             row.token_ids.append(token)
             row.logprobs.append(logprob)
             row.entropies.append(entropy)
+            row.versions.append(self._version)
         return chosen
 
     def _goes_on(self, row: _Row) -> bool:
         """False once the row has ended (its reason is set) or nobody waits for it."""
-        if row.answer.done():
+        if not row.waits:
             return False
         tokenizer = cast(Tokenizer, self._tokenizer)
         if row.token_ids[-1] in row.sampling.stop_token_ids or stop_string(
@@ -313,6 +340,10 @@ class TransformersEngine:
                 f"the model has {_shape(own.get(name))}, the file {_shape(given.get(name))}"
             )
         model.load_state_dict(found, strict=False)
+
+
+def _unless_one(versions: Sequence[int]) -> Int32 | None:
+    return np.asarray(versions, np.int32) if versions[0] != versions[-1] else None
 
 
 def _shape(shape: Sequence[int] | None) -> str:

@@ -23,6 +23,7 @@ from agentrl.engine.vllm_loop import Answer, EngineLoop
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.config import VllmConfig
+    from vllm.outputs import CompletionOutput
     from vllm.v1.engine.llm_engine import LLMEngine
 
 _T = TypeVar("_T")
@@ -113,16 +114,16 @@ class VllmEngine:
     async def load(self, weights: Path, version: int) -> None:
         """Take the weights of a safetensors file (hub names); prefix caches are dropped.
 
-        Requests on the way finish with the old weights first, later ones wait for the new.
+        Completions on their way go on from their tokens so far under the new weights.
         """
         loop = self._running()
         if not weights.is_file():
             raise EngineError(f"no weights at {weights}: version {version} was not loaded")
 
         def take(engine: LLMEngine) -> None:
+            # Before anything else is stepped: what runs goes back to where requests wait.
+            engine.reset_prefix_cache(reset_running_requests=True)
             engine.collective_rpc("load_safetensors", args=(str(weights),))
-            if not engine.reset_prefix_cache():
-                raise EngineError("vllm kept its prefix cache: blocks are still in use")
 
         await _wait(loop.load(take, version))
 
@@ -159,6 +160,7 @@ class VllmEngine:
         config = _config(self._settings, self._model)
         engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         engine.collective_rpc("report_entropy")
+        engine.set_weight_version("0")
         self._limit = config.model_config.max_model_len
         return engine
 
@@ -258,6 +260,7 @@ def _completion(answer: Answer, seconds: float) -> Completion:
     if sampled.finish_reason not in ("stop", "length"):
         raise EngineError(f"vllm ended a request with {sampled.finish_reason!r}")
     token_ids = np.asarray(sampled.token_ids, np.int32)
+    versions = _versions(sampled)
     columns = np.asarray(sampled.logprobs.logprobs, np.float32).reshape(len(token_ids), 2)
     return Completion(
         token_ids=token_ids,
@@ -265,9 +268,21 @@ def _completion(answer: Answer, seconds: float) -> Completion:
         entropies=np.ascontiguousarray(columns[:, 1]),
         entropy_kind="exact",
         finish_reason=sampled.finish_reason,
-        policy_version=answer.version,
-        prefilled_tokens=len(output.prompt_token_ids) - (output.num_cached_tokens or 0),
+        policy_version=int(versions[0]),
+        versions=versions if versions[0] != versions[-1] else None,
+        prefilled_tokens=(
+            len(output.prompt_token_ids) - (output.num_cached_tokens or 0) + answer.recomputed
+        ),
         seconds=seconds,
+    )
+
+
+def _versions(sampled: CompletionOutput) -> Int32:
+    """Version of the weights that sampled each token (A,), by the labels that vLLM was given."""
+    spans = sampled.weight_versions
+    return np.repeat(
+        np.asarray([int(span.version) for span in spans], np.int32),
+        [span.end - span.start for span in spans],
     )
 
 

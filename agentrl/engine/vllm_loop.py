@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """A finished request and the version of the weights that made all of it."""
+    """A finished request, and how many of its tokens were computed again after new weights."""
 
     output: RequestOutput
-    version: int
+    recomputed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
     id: str
     token_ids: list[int]
     params: SamplingParams
     future: Future[Answer]
+    recomputed: int = 0
+    name: str = ""  # vLLM's own for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,11 @@ class _Load:
 class EngineLoop:
     """Steps one engine in a thread of its own until `stop`, or until the engine fails.
 
-    Requests are taken in order. A load waits for those before it to finish, and those after it
-    wait for the load: a completion is made by one version. Cancelling a future aborts its request.
+    Requests are taken in order. A load waits for the step on its way only: vLLM gives up what it
+    computed for the requests before, and computes it again from their tokens so far with the new
+    weights; vLLM reports which version sampled which token. Only scores, which take a step or two,
+    are made by one version: a load waits for those before it. Cancelling a future aborts its
+    request.
     """
 
     def __init__(self, build: Callable[[], LLMEngine], end: Callable[[LLMEngine], None]) -> None:
@@ -54,7 +59,7 @@ class EngineLoop:
         self._aborted: deque[str] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self._running: dict[str, tuple[Future[Answer], int]] = {}
+        self._running: dict[str, _Request] = {}
         self._ids = itertools.count()
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
         self._ready: Future[None] = Future()
@@ -130,7 +135,7 @@ class EngineLoop:
                 return False
             aborted = list(self._aborted)
             self._aborted.clear()
-        while self._inbox and (not isinstance(self._inbox[0], _Load) or not self._running):
+        while self._inbox and (not isinstance(self._inbox[0], _Load) or not self._scores()):
             item = self._inbox.popleft()
             if isinstance(item, _Load):
                 self._load(engine, item)
@@ -144,13 +149,16 @@ class EngineLoop:
                 self._answer(output)
         return True
 
+    def _scores(self) -> bool:
+        return any(one.params.prompt_logprobs is not None for one in self._running.values())
+
     def _add(self, engine: LLMEngine, request: _Request) -> None:
         if request.future.cancelled():
             return
         prompt = {"type": "token", "prompt_token_ids": request.token_ids}
-        self._running[request.id] = (request.future, self.version)
+        self._running[request.id] = request
         try:
-            engine.add_request(request.id, prompt, request.params)
+            request.name = engine.add_request(request.id, prompt, request.params)
         except Exception as error:  # vLLM refuses this one; the others go on
             del self._running[request.id]
             if request.future.set_running_or_notify_cancel():
@@ -160,7 +168,12 @@ class EngineLoop:
         if not item.future.set_running_or_notify_cancel():
             return
         try:
+            for request in self._running.values():
+                state = engine.output_processor.request_states[request.name]
+                sampled = state.detokenizer.num_output_tokens()
+                request.recomputed += len(request.token_ids) + sampled if sampled else 0
             item.act(engine)
+            engine.set_weight_version(str(item.version))
         except Exception as error:
             item.future.set_exception(
                 EngineError(f"vllm could not take the weights of version {item.version}: {error}")
@@ -170,9 +183,9 @@ class EngineLoop:
         item.future.set_result(None)
 
     def _answer(self, output: RequestOutput) -> None:
-        future, version = self._running.pop(output.request_id, (None, 0))
-        if future is not None and future.set_running_or_notify_cancel():
-            future.set_result(Answer(output, version))
+        request = self._running.pop(output.request_id, None)
+        if request is not None and request.future.set_running_or_notify_cancel():
+            request.future.set_result(Answer(output, request.recomputed))
 
     def _gone(self) -> EngineError:
         cause = f": {type(self.error).__name__}: {self.error}" if self.error else ""
@@ -183,7 +196,7 @@ class EngineLoop:
             self._stopping = True
             waiting = [item.future for item in self._inbox]
             self._inbox.clear()
-        for future in (*waiting, *(future for future, _ in self._running.values())):
+        for future in (*waiting, *(request.future for request in self._running.values())):
             if not future.done() and future.set_running_or_notify_cancel():
                 future.set_exception(self._gone())
         self._running.clear()

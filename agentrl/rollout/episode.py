@@ -453,6 +453,7 @@ class LiveEpisode:
             entropies=completion.entropies,
             observation_ids=observation,
             policy_version=completion.policy_version,
+            versions=completion.versions,
             entropy_kind=completion.entropy_kind,
             reward=0.0 if result is None else float(result.reward),
             rewards=dict(info.rewards) if info and info.rewards else _NOTHING,

@@ -137,7 +137,7 @@ def _random_turn(rng: np.random.Generator) -> Turn:
     size, seen = int(rng.integers(0, 6)), int(rng.integers(0, 4))
     parts = {"answer": float(rng.integers(0, 3)), "format": round(float(rng.random()), 1)}
     calls = [ToolRecord("search", {"query": f"q{size}", "k": seen}, ok=True, seconds=0.25)]
-    return Turn(
+    turn = Turn(
         action_ids=rng.integers(0, 500, size).astype(np.int32),
         logprobs=-rng.random(size).astype(np.float32),
         entropies=rng.random(size).astype(np.float32),
@@ -153,3 +153,7 @@ def _random_turn(rng: np.random.Generator) -> Turn:
         generate_seconds=float(rng.random()),
         env_seconds=float(rng.random()),
     )
+    if size < 5:
+        return turn
+    # New weights came before the last token of every long action.
+    return replace(turn, versions=turn.policy_version + np.asarray([0, 0, 0, 0, 1], np.int32))

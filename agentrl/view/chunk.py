@@ -174,6 +174,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
 def tokens_chunk(groups: Sequence[Sequence[Shown]]) -> dict[str, Any]:
     """Tokens of `groups`: ids, and log-probability and entropy (nats) of each token of an action.
 
+    Versions are those of each token, None where the turn's own holds for all.
     Trees of one group that share a prompt name it by its place in `prompts`.
     """
     found = []
@@ -187,6 +188,10 @@ def tokens_chunk(groups: Sequence[Sequence[Shown]]) -> dict[str, Any]:
                 "logprob": [_rounded(turn.logprobs) for turn in one.tree.turns],
                 "entropy": [
                     _rounded(turn.entropies) if turn.entropy_kind != "none" else []
+                    for turn in one.tree.turns
+                ],
+                "version": [
+                    None if turn.versions is None else turn.versions.tolist()
                     for turn in one.tree.turns
                 ],
             }

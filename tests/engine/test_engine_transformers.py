@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -98,14 +99,69 @@ async def test_a_load_changes_version_and_logprobs(engine: Engine, policy, forwa
         assert found.policy_version == engine.version == version
 
 
-async def test_a_load_waits_for_the_batch_on_its_way(engine, policy, forward):
-    before = asyncio.create_task(engine.generate(policy.prompt(0), Sampling(max_tokens=40)))
-    await asyncio.sleep(0.02)
-    await engine.load(policy.weights[1], 1)
-    old = await before
-    assert old.policy_version == 0
-    logprobs, _ = forward(policy.models[0], policy.prompt(0), old.token_ids)
-    np.testing.assert_allclose(old.logprobs, logprobs, atol=1e-5)
+def interrupted_after(engine, counts):
+    """Let somebody ask for the model after so many sampled steps, and wait until they have."""
+    plain, loop, asked = engine._sample, asyncio.get_running_loop(), asyncio.Event()
+    steps = 0
+
+    def sample(*arguments):
+        nonlocal steps
+        chosen = plain(*arguments)
+        steps += 1
+        if steps in counts:
+            loop.call_soon_threadsafe(asked.set)
+            while not engine._interrupting:
+                time.sleep(0.001)
+        return chosen
+
+    engine._sample = sample
+    return asked
+
+
+async def test_a_load_comes_between_two_tokens_and_each_has_its_own_version_and_logprob(
+    engine, policy, forward
+):
+    asked = interrupted_after(engine, {3, 10})
+    sizes = [2, 7, 30, 30]  # the first ends before any load, the second before the other
+    prompts = [policy.prompt(i, 4 + 9 * i) for i in range(4)]
+    playing = asyncio.gather(
+        *(
+            engine.generate(prompt, Sampling(max_tokens=size, seed=i, temperature=0.8))
+            for i, (prompt, size) in enumerate(zip(prompts, sizes, strict=True))
+        )
+    )
+    for version in (1, 2):
+        await asked.wait()
+        asked.clear()
+        await engine.load(policy.weights[version], version)
+    found = await playing
+    expected = [None, [0] * 3 + [1] * 4, *[[0] * 3 + [1] * 7 + [2] * 20] * 2]
+    for one, prompt, versions in zip(found, prompts, expected, strict=True):
+        assert (None if one.versions is None else one.versions.tolist()) == versions
+        assert one.policy_version == 0
+        for version in range(3):
+            mine = np.flatnonzero(np.asarray(versions or [0, 0]) == version)
+            logprobs, entropy = forward(policy.models[version], prompt, one.token_ids, 0.8)
+            np.testing.assert_allclose(one.logprobs[mine], logprobs[mine], atol=1e-5)
+            np.testing.assert_allclose(one.entropies[mine], entropy[mine], atol=1e-5)
+    again = [0, len(prompts[1]) + 3, *[2 * len(prompt) + 3 + 10 for prompt in prompts[2:]]]
+    assert [one.prefilled_tokens for one in found] == [
+        len(prompt) + more for prompt, more in zip(prompts, again, strict=True)
+    ]
+
+
+async def test_a_score_between_two_tokens_changes_nothing_of_the_completion(engine, policy):
+    sampling = Sampling(max_tokens=40, seed=3)
+    alone = await engine.generate(policy.prompt(0), sampling)
+    asked = interrupted_after(engine, {5})
+    playing = asyncio.create_task(engine.generate(policy.prompt(0), sampling))
+    await asked.wait()
+    assert len(await engine.score(policy.prompt(1))) == 23
+    assert not playing.done()
+    found = await playing
+    assert found.token_ids.tolist() == alone.token_ids.tolist()
+    np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-5)
+    assert found.versions is None
 
 
 async def test_score_is_the_forward_pass_at_temperature_one(engine, policy, forward):

@@ -150,21 +150,36 @@ async def test_loaded_weights_are_the_engines_own_whatever_becomes_of_the_file(s
     assert np.abs(await engine.score(family.prompt(0)) - before).max() > 0.1
 
 
-async def test_a_load_waits_for_requests_on_their_way_and_later_ones_wait_for_it(served, forward):
+async def test_a_load_comes_between_two_tokens_and_each_has_its_own_version_and_logprob(
+    served, forward
+):
     engine, family = served
     await engine.load(family.weights[0], 1)
     long = Sampling(max_tokens=150, seed=5)
-    before = [asyncio.create_task(engine.generate(family.prompt(i), long)) for i in range(8)]
-    await asyncio.sleep(0.05)
-    load = asyncio.create_task(engine.load(family.weights[1], 2))
-    await asyncio.sleep(0)
-    after = [asyncio.create_task(engine.generate(family.prompt(i), long)) for i in range(8)]
-    await load
-    for version, tasks, model in ((1, before, 0), (2, after, 1)):
-        for i, one in enumerate(await asyncio.gather(*tasks)):
-            assert one.policy_version == version
-            logprobs, _ = forward(family.models[model], family.prompt(i), one.token_ids)
-            np.testing.assert_allclose(one.logprobs, logprobs, atol=2e-5)
+    # The same prompt twice: blocks of the old weights must not serve the new ones.
+    prompts = [family.prompt(i // 2, 40) for i in range(8)]
+    before = [asyncio.create_task(engine.generate(prompt, long)) for prompt in prompts]
+    await asyncio.sleep(0.1)
+    await engine.load(family.weights[1], 2)
+    after = [asyncio.create_task(engine.generate(prompt, long)) for prompt in prompts]
+    await asyncio.sleep(0.1)
+    await engine.load(family.weights[2], 3)
+    assert not all(task.done() for task in before)
+    mixed = 0
+    for first, tasks in ((1, before), (2, after)):
+        for prompt, one in zip(prompts, await asyncio.gather(*tasks), strict=True):
+            versions = np.full(150, one.policy_version) if one.versions is None else one.versions
+            assert one.policy_version == versions[0] >= first
+            assert np.all(np.diff(versions) >= 0) and len(versions) == 150
+            mixed += one.versions is not None
+            for version in set(versions.tolist()):
+                mine = np.flatnonzero(versions == version)
+                logprobs, entropy = forward(family.models[version - 1], prompt, one.token_ids)
+                np.testing.assert_allclose(one.logprobs[mine], logprobs[mine], atol=2e-5)
+                np.testing.assert_allclose(one.entropies[mine], entropy[mine], atol=2e-5)
+            computed = one.prefilled_tokens - 40 * (1 + len(set(versions.tolist())))
+            assert computed <= 2 * 150
+    assert mixed >= 8
 
 
 async def test_a_prompt_beyond_the_limit_is_refused_and_a_long_answer_is_cut(served):
@@ -229,12 +244,13 @@ async def test_a_failed_load_ends_the_engine_and_start_brings_it_back(served, tm
     save_file(state, tmp_path / "partial.safetensors")
     with pytest.raises(EngineError, match="no weights at"):
         await engine.load(tmp_path / "absent.safetensors", 5)
-    asked = Sampling(max_tokens=100, seed=1)
+    asked = Sampling(max_tokens=200, seed=1)
     running = asyncio.create_task(engine.generate(family.prompt(0), asked))
     await asyncio.sleep(0.05)
     with pytest.raises(EngineError, match=r"version 5.*lacks weights of 1 parameters.*down_proj"):
         await engine.load(tmp_path / "partial.safetensors", 5)
-    assert len((await running).token_ids) == 100
+    with pytest.raises(EngineError, match="lacks weights of 1 parameters"):
+        await running  # its next token would come from neither the old weights nor the new
     with pytest.raises(EngineError, match=r"not running: .*lacks weights.*call start"):
         await engine.generate(family.prompt(0), Sampling())
     await engine.start()

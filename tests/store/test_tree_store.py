@@ -98,11 +98,11 @@ def test_extra_columns_do_not_change_what_is_read(tmp_path) -> None:
         assert [plain(tree) for tree in ours.trees] == [plain(tree) for tree in theirs.trees]
 
 
-def test_a_file_of_before_turns_had_metrics_is_read(tmp_path) -> None:
+def test_a_file_of_before_turns_had_metrics_and_versions_is_read(tmp_path) -> None:
     groups = [chains([1.0, 0.0], turns=3)]
     store.write(tmp_path / "a.parquet", groups)
     table = pq.read_table(tmp_path / "a.parquet")
-    pq.write_table(table.drop_columns(["metrics"]), tmp_path / "b.parquet")
+    pq.write_table(table.drop_columns(["metrics", "versions"]), tmp_path / "b.parquet")
     for ours, theirs in zip(groups, store.read(tmp_path / "b.parquet"), strict=True):
         assert [plain(tree) for tree in ours.trees] == [plain(tree) for tree in theirs.trees]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,7 @@ def test_an_evaluation_without_a_sample_says_so(tmp_path):
 
 def test_turns_and_tokens_of_a_tree_by_hand(tmp_path):
     tree = tree_of([ROOT, 0, 0], {1: 1.0, 2: 0.0})
+    tree.turns[2] = replace(tree.turns[2], versions=np.asarray([0, 1], np.int32))
     folder = tmp_path / "run"
     _, _, ((_, trees),) = indexed(write_run(folder, [chains([1.0]), Group("g", "task", (tree,))]))
     shown = turns_chunk(trees, None, probe=20)["groups"][1][0]
@@ -168,6 +170,7 @@ def test_turns_and_tokens_of_a_tree_by_hand(tmp_path):
     tokens = tokens_chunk(trees)["groups"][1]
     assert tokens["prompts"] == [[1, 2, 3]] and tokens["trees"][0]["action"][1] == [10, 11]
     assert tokens["trees"][0]["logprob"][0] == [-0.5, -0.5]
+    assert tokens["trees"][0]["version"] == [None, None, [0, 1]]
 
 
 def test_text_of_a_file_that_holds_some_needs_no_tokenizer(tmp_path):

@@ -60,7 +60,11 @@ async function drawTokens(trajectory) {
   ];
   trajectory.path.forEach((node, at) => {
     const value = worth(tree, node);
-    const facts = { logprob: own.logprob[node], entropy: own.entropy[node] };
+    const facts = {
+      logprob: own.logprob[node],
+      entropy: own.entropy[node],
+      version: own.version[node],
+    };
     const about = {
       part: "action",
       trained: tree.weight ? value !== null : null,
@@ -154,9 +158,14 @@ function tokenColour(at, facts, about, colour, scale, source) {
     return facts.entropy[at] === undefined || facts.entropy[at] === null
       ? ""
       : growing(READABLE * Math.min(1, facts.entropy[at] / scale.highest));
-  if (colour === "version") return ofVersion(about.version);
+  if (colour === "version") return ofVersion(versionOf(facts, about, at));
   if (about.value === null) return "";
   return `color-mix(in oklab, ${diverging(about.value / source.creditScale)} 62%, transparent)`;
+}
+
+// Version of the weights that sampled a token; its turn's where one version made the whole action.
+function versionOf(facts, about, at) {
+  return facts.version ? facts.version[at] : about.version;
 }
 
 function tokenLegend(colour, scale, source) {
@@ -234,7 +243,7 @@ function aboutToken(ids, texts, facts, about, at) {
           : null,
       ],
       ["credit", facts && about.trained ? signed(about.value, 3) : null],
-      ["version", facts ? num(about.version) : null],
+      ["version", facts ? num(versionOf(facts, about, at)) : null],
       ["turn", about.turn ? String(about.turn) : null],
     ]),
   ];
