@@ -6,14 +6,18 @@ from pydantic import Field
 
 from agentrl.credit.aggregate import assign, row_weights
 from agentrl.credit.arpo import ArpoCredit
+from agentrl.credit.at2po import At2poCredit
 from agentrl.credit.bilevel_gae import BilevelGaeCredit
 from agentrl.credit.gae import GaeCredit
 from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
 from agentrl.credit.reinforce_pp import ReinforcePPCredit
 from agentrl.credit.rloo import RlooCredit
+from agentrl.credit.spo import SpoCredit
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.credit.tree_grpo import TreeGrpoCredit
+from agentrl.credit.tree_po import TreePoCredit
+from agentrl.credit.tree_rl import TreeRlCredit
 from agentrl.credit.turn_gae import TurnGaeCredit
 
 AnyCredit: TypeAlias = Annotated[
@@ -22,6 +26,10 @@ AnyCredit: TypeAlias = Annotated[
     | ReinforcePPCredit
     | ArpoCredit
     | TreeGrpoCredit
+    | At2poCredit
+    | TreeRlCredit
+    | TreePoCredit
+    | SpoCredit
     | GigpoCredit
     | GaeCredit
     | TurnGaeCredit
@@ -33,6 +41,7 @@ AnyCredit: TypeAlias = Annotated[
 __all__ = [
     "AnyCredit",
     "ArpoCredit",
+    "At2poCredit",
     "BilevelGaeCredit",
     "Credit",
     "GaeCredit",
@@ -40,7 +49,10 @@ __all__ = [
     "GrpoCredit",
     "ReinforcePPCredit",
     "RlooCredit",
+    "SpoCredit",
     "TreeGrpoCredit",
+    "TreePoCredit",
+    "TreeRlCredit",
     "TurnGaeCredit",
     "TurnTable",
     "assign",

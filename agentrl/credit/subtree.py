@@ -61,12 +61,17 @@ def path_sums(levels: Levels, values: Float64) -> Float64:
     return _in_table_order(levels, sums)
 
 
-def subtree_sums(levels: Levels, values: Float64) -> Float64:
-    """For each row, the sum of `values` (K,) over it and all its descendants."""
+def subtree_sums(levels: Levels, values: Float64, shares: Float64 | None = None) -> Float64:
+    """For each row, the sum of `values` (K,) over it and all its descendants.
+
+    With `shares` (K,) a row's sum goes into its parent's multiplied by its share.
+    """
     sums = values[levels.order]
+    passed = None if shares is None else shares[levels.order]
     for level, before in levels.upward():
         width = before.stop - before.start
-        sums[before] += np.bincount(levels.above[level], sums[level], width)
+        given = sums[level] if passed is None else passed[level] * sums[level]
+        sums[before] += np.bincount(levels.above[level], given, width)
     return _in_table_order(levels, sums)
 
 

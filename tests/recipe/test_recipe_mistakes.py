@@ -89,7 +89,7 @@ MISTAKES = {
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),
         "x.yaml:6: credit.type: field required. Known: grpo, rloo, reinforce_pp, arpo, tree_grpo, "
-        "gigpo, gae, turn_gae, bilevel_gae.",
+        "at2po, tree_rl, tree_po, spo, gigpo, gae, turn_gae, bilevel_gae.",
     ),
     "a missing field": (
         ("{model: tiny/search}", "{probe_bound: 0.1}"),
