@@ -13,8 +13,8 @@ from agentrl.credit.aggregate import Assigned, Filter, assign, denominator
 from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
-from agentrl.learner.packing import pack_groups, split_groups
 from agentrl.learner.loss_settings import LossSettings
+from agentrl.learner.packing import pack_groups, split_groups
 
 
 class Credited(NamedTuple):
@@ -46,12 +46,14 @@ def credit_of(
     filters: Sequence[Filter] = (),
     *,
     score: str = "reward",
+    table: TurnTable | None = None,
 ) -> Credited:
     """Credit of every turn of `groups`, compared over the whole iteration.
 
-    `score` names the reward component that `filters` judge by.
+    `score` names the reward component that `filters` judge by. `table` is that of `groups` where
+    it is there already, with that score and what `method` needs.
     """
-    table = TurnTable.of(groups, with_tokens=method.needs_tokens, score=score)
+    table = table or TurnTable.of(groups, with_tokens=method.needs_tokens, score=score)
     return Credited(table, assign(table, method, loss.aggregation, loss.constant, filters=filters))
 
 

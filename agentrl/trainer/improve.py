@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentrl.core.types import Group
-from agentrl.credit.table import Credit
+from agentrl.credit.table import Credit, TurnTable
 from agentrl.filters import filter_metrics
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
@@ -19,6 +19,7 @@ from agentrl.trainer.batches import (
     credit_of,
     training_steps,
 )
+from agentrl.trainer.second_look import SecondLook, against
 
 
 class Improved(NamedTuple):
@@ -34,20 +35,30 @@ class Improver:
     def __init__(self, recipe: Recipe, learner: PolicyLearner) -> None:
         self.recipe = recipe
         self.learner = learner
+        self.look = SecondLook(recipe.learner, learner)
 
     async def improve(self, groups: Sequence[Group]) -> Improved:
         """Credit and update on `groups`; without anything to train there is no update."""
         started = time.monotonic()
         recipe, loss = self.recipe, self.recipe.learner.loss
-        credited = credit_of(groups, recipe.credit, loss, recipe.filters, score=recipe.eval.score)
+        table, looked = await asyncio.to_thread(self.look.penalise, groups, self._table(groups))
+        credited = credit_of(groups, recipe.credit, loss, recipe.filters, table=table)
+        trained = await asyncio.to_thread(self.look.correct, groups, credited, recipe.credit)
         steps = training_steps(
             groups,
-            credited,
+            trained.credited,
             loss,
             pack_tokens=recipe.learner.pack_tokens,
             updates=recipe.train.updates_per_iteration,
         )
-        metrics = credit_metrics(steps) | comparison_metrics(credited.assigned.leaves)
+        if trained.old is not None:
+            steps = against(steps, trained.old, table, groups)
+        metrics = (
+            looked
+            | trained.metrics
+            | credit_metrics(steps)
+            | comparison_metrics(credited.assigned.leaves)
+        )
         metrics |= filter_metrics(recipe.filters, credited.assigned.taken_out)
         for number, step in enumerate(steps):
             found = await self._update(step)
@@ -56,6 +67,14 @@ class Improver:
             metrics |= {k: v for k, v in found.items() if number == 0 or "/behavior_" not in k}
         metrics["time/update_seconds"] = time.monotonic() - started
         return Improved(credited.assigned.credit.at_turns(credited.table), metrics)
+
+    def _table(self, groups: Sequence[Group]) -> TurnTable:
+        credit = self.recipe.credit
+        return TurnTable.of(
+            groups,
+            with_tokens=credit.needs_tokens or self.look.needs_tokens,
+            score=self.recipe.eval.score,
+        )
 
     async def _update(self, step: TrainingStep) -> dict[str, float]:
         return await asyncio.to_thread(self.learner.update, step.batch.rows, step.batch.denominator)

@@ -279,12 +279,14 @@ class Loop:
             ],
             "evaluations": [[e.iteration, e.scores_P] for e in self.evaluations],
             "ahead": None if ahead is None else [ahead.version, ahead.seconds],
+            "look": self.improver.look.state(),
         }
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Continue from the checkpoint in `folder`, whose state `read_checkpoint` checked."""
         self.learner.load(folder / "learner")
         self.iteration = state["iteration"]
+        self.improver.look.restore(state["look"])
         self.spent = Budget(*state["spent"])
         self.evaluations = [
             Evaluation(i, scores, mean_interval([s for s in scores if s == s]))

@@ -70,6 +70,8 @@ def test_a_run_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> 
             "train={iterations: 2, tasks_per_iteration: 2}",
             "learner.loss.kl=0.01",
             "filters=[{type: not_constant}]",
+            "learner.kl_in_reward={beta: 0.01}",
+            "learner.correction={type: tis}",
         ],
     )
     run(recipe, out=out)

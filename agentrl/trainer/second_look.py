@@ -1,0 +1,132 @@
+"""What the learner says of an iteration's tokens before its first update: where a recipe asks.
+
+Two settings look twice. `learner.kl_in_reward` needs the reference's log-probabilities before
+credit is assigned, `learner.correction` those of the policy at the start of the iteration. Each
+costs one forward pass over the tokens that it needs, and without the setting there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from agentrl.core.types import Float32, Float64, Group
+from agentrl.credit import AnyCredit
+from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.table import Bool, Credit, TurnTable
+from agentrl.learner.base import PolicyLearner
+from agentrl.learner.batch import Row, gather, scatter
+from agentrl.learner.correction import Apart, correct, correction_metrics, looked_at
+from agentrl.learner.kl_reward import k1_of_turns
+from agentrl.learner.packing import pack_groups
+from agentrl.learner.settings import LearnerSettings
+from agentrl.trainer.batches import Credited, TrainingStep
+
+
+class Corrected(NamedTuple):
+    """Credit as it trains, and metrics.
+
+    `old` (N,) are the log-probabilities that ratios are taken against, NaN where nothing trains;
+    None: against the behaviour policy's.
+    """
+
+    credited: Credited
+    old: Float64 | None
+    metrics: dict[str, float]
+
+
+class SecondLook:
+    """Penalises rewards and corrects credit as the learner's settings say; keeps their state."""
+
+    def __init__(self, settings: LearnerSettings, learner: PolicyLearner) -> None:
+        self.settings = settings
+        self.learner = learner
+        in_reward = settings.kl_in_reward
+        self.beta = in_reward.beta if in_reward is not None else 0.0
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the table of an iteration must have its columns over tokens."""
+        return self.beta > 0 or self.settings.correction is not None
+
+    def penalise(
+        self, groups: Sequence[Group], table: TurnTable
+    ) -> tuple[TurnTable, dict[str, float]]:
+        """`table` of `groups` with r_k - beta * (k1 of the turn's tokens) for each turn k.
+
+        k1 is the log-probability that the token was sampled with minus the reference's. What it
+        says of a token is charged at the end of its turn, which is exact wherever credit is made of
+        undiscounted returns: within a turn they are the same for all tokens. Returns the table and
+        metrics; beta has moved on for the next iteration. Without `kl_in_reward` nothing happens.
+        """
+        settings = self.settings.kl_in_reward
+        if settings is None or self.beta == 0.0:
+            return table, {}
+        assert table.logprobs is not None
+        every = np.ones(len(table.leaf_turn), np.bool_)
+        reference = self._look(groups, table, every, self.learner.reference_logprobs)
+        k1 = k1_of_turns(table, table.logprobs.astype(np.float64), reference)
+        beta, leaves = self.beta, path_sums(Levels.of(table), k1)[table.leaf_turn]
+        kl = float(leaves.mean()) if len(leaves) else 0.0
+        self.beta = settings.adapted(beta, kl, len(leaves))
+        metrics = {"credit/reward_kl": kl, "credit/reward_kl_beta": beta}
+        # What filters judge by is what was earned.
+        score = table.reward if table.score is None else table.score
+        return replace(table, reward=table.reward - beta * k1, score=score), metrics
+
+    def correct(self, groups: Sequence[Group], credited: Credited, method: AnyCredit) -> Corrected:
+        """`credited` under the correction; as it is without one."""
+        correction = self.settings.correction
+        if correction is None:
+            return Corrected(credited, None, {})
+        table, assigned = credited
+        old = self._look(groups, table, assigned.leaves.trains, self.learner.logprobs)
+        apart = Apart.of(table, assigned, old)
+        weights = correction(apart)
+        changed = Credited(table, correct(table, method, assigned, weights))
+        metrics = correction_metrics(apart, weights)
+        return Corrected(changed, old if correction.decoupled else None, metrics)
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"reward_kl_beta": self.beta}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continue from `state`."""
+        self.beta = state["reward_kl_beta"]
+
+    def _look(
+        self,
+        groups: Sequence[Group],
+        table: TurnTable,
+        leaves: Bool,
+        evaluate: Callable[[Sequence[Row]], list[Float32]],
+    ) -> Float64:
+        """What `evaluate` says (N,) of the tokens on the paths of `leaves` (L,); NaN elsewhere."""
+        ones = looked_at(table, leaves).astype(np.float64)
+        batch = pack_groups(
+            groups,
+            table,
+            Credit(np.zeros_like(ones), np.zeros_like(ones), ones),
+            denominator=1.0,
+            pack_tokens=self.settings.pack_tokens,
+        )
+        tokens = int(table.tokens.sum())
+        return gather(batch.rows, evaluate(batch.rows), tokens)
+
+
+def against(
+    steps: Sequence[TrainingStep], old: Float64, table: TurnTable, groups: Sequence[Group]
+) -> list[TrainingStep]:
+    """`steps` whose ratios are taken against `old` (N,), over the tokens of all `groups`."""
+    changed = []
+    number = {id(group): index for index, group in enumerate(groups)}
+    group_of_token = np.repeat(table.group, table.tokens)
+    for step in steps:
+        own = old[np.isin(group_of_token, [number[id(group)] for group in step.groups])]
+        rows = scatter(step.batch.rows, behavior_logprobs=own)
+        changed.append(step._replace(batch=replace(step.batch, rows=rows)))
+    return changed
