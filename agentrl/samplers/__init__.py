@@ -7,12 +7,24 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from agentrl.samplers.arpo import ArpoSampler
+from agentrl.samplers.at2po import At2poSampler
 from agentrl.samplers.chain import ChainSampler
+from agentrl.samplers.mcts import MctsSampler
+from agentrl.samplers.spo import SpoSampler
 from agentrl.samplers.tree import TreeSampler
 
 AnySampler: TypeAlias = Annotated[
-    ChainSampler | ArpoSampler | TreeSampler, Field(discriminator="type")
+    ChainSampler | ArpoSampler | TreeSampler | At2poSampler | SpoSampler | MctsSampler,
+    Field(discriminator="type"),
 ]
 """Samplers by the name in `type`; a new one is added here."""
 
-__all__ = ["AnySampler", "ArpoSampler", "ChainSampler", "TreeSampler"]
+__all__ = [
+    "AnySampler",
+    "ArpoSampler",
+    "At2poSampler",
+    "ChainSampler",
+    "MctsSampler",
+    "SpoSampler",
+    "TreeSampler",
+]

@@ -13,7 +13,7 @@ from agentrl.core.types import Task, TrajectoryTree
 from agentrl.rollout.deadline import all_of
 from agentrl.rollout.player import Episode, StartEpisode
 from agentrl.rollout.seeds import derive
-from agentrl.samplers.lines import LineKey, in_order, turn_seed
+from agentrl.samplers.growth import Growth
 
 
 class TreeSampler(Settings):
@@ -57,79 +57,26 @@ class TreeSampler(Settings):
         """The trees in order."""
 
         async def one(index: int) -> TrajectoryTree:
-            return await _Tree(self, seed, index).sample(await start(task, seed))
+            return await _sample(self, await start(task, seed), seed=seed, index=index)
 
         return await all_of(one(index) for index in range(self.trees))
 
 
-class _Tree:
-    """One tree: its lines by name, and the forks parked at its inner nodes."""
-
-    def __init__(self, sampler: TreeSampler, seed: int, index: int) -> None:
-        self.sampler, self.seed, self.index = sampler, seed, index
-        self.keys: dict[int, LineKey] = {}  # the line of each node
-        self.parked: dict[tuple[LineKey, int], Episode] = {}  # by line and turn
-
-    async def sample(self, episode: Episode) -> TrajectoryTree:
-        try:
-            await self._line((self.index,), episode, 0, parks=self.sampler.needs_fork)
-            for number in range(self.sampler.rounds):
-                await self._expand(number)
-        finally:
-            await self._free()
-        return in_order(episode.tree, self.keys)
-
-    async def _expand(self, number: int) -> None:
-        # In the order of their names, so that the draw does not tell who was faster.
-        candidates = sorted(self.parked)
-        draw = derive(self.seed, "expand", self.index, "round", number)
-        chosen = [candidates[one] for one in self.sampler.chosen(len(candidates), seed=draw)]
-        last = number + 1 == self.sampler.rounds
-        twins: list[Episode] = []
-        try:
-            for place in chosen:
-                twins.append(await self.parked[place].fork())
-            if last:
-                await self._free()
-        except BaseException:
-            for twin in twins:
-                await twin.close()
-            raise
-        lines = [
-            self._line(
-                (*key, turn, number * self.sampler.expansions + order), twin, turn, parks=not last
+async def _sample(
+    sampler: TreeSampler, episode: Episode, *, seed: int, index: int
+) -> TrajectoryTree:
+    growth = Growth(episode, seed=seed)
+    try:
+        await growth.line((index,), episode, 0, parks=sampler.needs_fork)
+        for number in range(sampler.rounds):
+            inner = growth.inner()
+            draw = derive(seed, "expand", index, "round", number)
+            await growth.extend(
+                [inner[one] for one in sampler.chosen(len(inner), seed=draw)],
+                root=(index,),
+                first=number * sampler.expansions,
+                last=number + 1 == sampler.rounds,
             )
-            for order, ((key, turn), twin) in enumerate(zip(chosen, twins, strict=True))
-        ]
-        await all_of(lines)
-
-    async def _free(self) -> None:
-        while self.parked:
-            _, one = self.parked.popitem()
-            await one.close()
-
-    async def _line(self, key: LineKey, episode: Episode, turn: int, *, parks: bool) -> None:
-        """Play a line to its end; `parks` a fork at each node that it goes on from.
-
-        The node that a branch starts from has one already.
-        """
-        born = turn if len(key) > 1 else None
-        try:
-            while episode.stop_reason is None:
-                if parks and turn != born:
-                    self.parked[key, turn] = await episode.fork()
-                completion = await episode.propose(seed=turn_seed(self.seed, key, turn))
-                if completion is None:
-                    await self._unpark(key, turn)  # the node turned out to be a leaf
-                    break
-                if await episode.play(completion) is not None:
-                    break
-                turn += 1
-        finally:
-            await episode.close()
-            self.keys.update(dict.fromkeys(episode.added, key))
-
-    async def _unpark(self, key: LineKey, turn: int) -> None:
-        fork = self.parked.pop((key, turn), None)
-        if fork is not None:
-            await fork.close()
+    finally:
+        await growth.close()
+    return growth.ordered()

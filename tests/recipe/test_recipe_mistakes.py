@@ -84,7 +84,7 @@ MISTAKES = {
     "a wrong type of sampler": (
         ("type: arpo, tra", "type: aprpo, tra"),
         "x.yaml:5: sampler.type: no sampler is named 'aprpo'. Did you mean 'arpo'? Known: chain, "
-        "arpo, tree.",
+        "arpo, tree, at2po, spo, mcts.",
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from rollout_fakes import CountEnv, RuleEngine, shape, stage
+from rollout_fakes import CountEnv, Rule, RuleEngine, shape, stage
 
-from agentrl.core.env import Env
+from agentrl.core.env import Env, StepResult
 from agentrl.core.types import Task, TrajectoryTree
 from agentrl.rollout.episode import LiveEpisode
 from agentrl.rollout.stage import Stage
@@ -41,6 +41,32 @@ async def sample(
     return trees
 
 
+def by_turn(entropies: Sequence[float], *, turns: int = 3) -> Rule:
+    """Ends after `turns` actions; the entropy of an action depends on its turn alone."""
+
+    def rule(prompt: str, seed: int) -> tuple[str, float]:
+        turn = prompt.count("count ")
+        said = "stop" if turn == turns - 1 else "go"
+        return f"{said} {seed % 997}", entropies[turn]
+
+    return rule
+
+
+def in_turn(*actions: str) -> Rule:
+    """Says `actions` one after the other, whatever it is asked."""
+    left = iter(actions)
+    return lambda prompt, seed: (next(left), 1.0)
+
+
+class PaidEnv(CountEnv):
+    """As `CountEnv`, but "stop 0.5" earns 0.5."""
+
+    async def step(self, action: str) -> StepResult:
+        result = await super().step(action)
+        paid = float(action.split()[1]) if result.terminated else 0.0
+        return result._replace(reward=paid)
+
+
 def uneven(prompt: str, seed: int) -> tuple[str, float]:
     """Entropies, lengths and actions by hash of (prompt, seed): every line is its own."""
     rng = random.Random(f"{prompt} {seed}")
@@ -49,9 +75,12 @@ def uneven(prompt: str, seed: int) -> tuple[str, float]:
 
 
 def check_no_timing_matters(
-    sampler: AnySampler, make_env: Callable[[], Env], *, seed: int
+    sampler: AnySampler, make_env: Callable[[], Env], *, seed: int, fewest: int | None = None
 ) -> Sequence[TrajectoryTree]:
-    """Samples with answers that come at other times and with fewer slots: the trees are equal."""
+    """Samples with answers that come at other times and with fewer slots: the trees are equal.
+
+    They have as many leaves as the sampler's budget, or at least `fewest`.
+    """
 
     async def run(shuffle: int, slots: int) -> Sequence[TrajectoryTree]:
         rng = random.Random(shuffle)
@@ -67,7 +96,9 @@ def check_no_timing_matters(
         return await sample(sampler, engine, make_env, seed=seed, slots=slots, max_turns=5)
 
     expected = asyncio.run(run(0, 64))
-    assert sum(len(tree.leaves) for tree in expected) == sampler.trajectories
+    leaves = sum(len(tree.leaves) for tree in expected)
+    most = sampler.trajectories
+    assert (most if fewest is None else fewest) <= leaves <= most
     for shuffle, slots in ((1, 64), (2, 3), (3, 1)):
         found = asyncio.run(run(shuffle, slots))
         assert [shape(tree) for tree in found] == [shape(tree) for tree in expected]

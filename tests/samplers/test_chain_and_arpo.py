@@ -15,24 +15,18 @@ from pydantic import TypeAdapter, ValidationError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
 from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, stage, tokenizer
-from sampler_fakes import cancel_while_sampling, check_no_timing_matters, sample, uneven
+from sampler_fakes import (
+    by_turn,
+    cancel_while_sampling,
+    check_no_timing_matters,
+    sample,
+    uneven,
+)
 
 from agentrl.core.types import ROOT, StopReason
 from agentrl.engine.base import Completion
 from agentrl.samplers import AnySampler, ArpoSampler, ChainSampler
 from agentrl.samplers.arbiter import Arbiter
-
-
-def by_turn(entropies, *, turns=3):
-    """Ends after `turns` actions; the entropy of an action depends on its turn alone."""
-
-    def rule(prompt, seed):
-        turn = prompt.count("count ")
-        said = "stop" if turn == turns - 1 else "go"
-        return f"{said} {seed % 997}", entropies[turn]
-
-    return rule
-
 
 # The decision
 
