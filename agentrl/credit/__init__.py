@@ -11,6 +11,7 @@ from agentrl.credit.bilevel_gae import BilevelGaeCredit
 from agentrl.credit.gae import GaeCredit
 from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
+from agentrl.credit.mt_grpo import MtGrpoCredit
 from agentrl.credit.reinforce_pp import ReinforcePPCredit
 from agentrl.credit.rloo import RlooCredit
 from agentrl.credit.spo import SpoCredit
@@ -19,11 +20,14 @@ from agentrl.credit.tree_grpo import TreeGrpoCredit
 from agentrl.credit.tree_po import TreePoCredit
 from agentrl.credit.tree_rl import TreeRlCredit
 from agentrl.credit.turn_gae import TurnGaeCredit
+from agentrl.credit.turn_grpo import TurnGrpoCredit
 
 AnyCredit: TypeAlias = Annotated[
     GrpoCredit
     | RlooCredit
     | ReinforcePPCredit
+    | TurnGrpoCredit
+    | MtGrpoCredit
     | ArpoCredit
     | TreeGrpoCredit
     | At2poCredit
@@ -47,6 +51,7 @@ __all__ = [
     "GaeCredit",
     "GigpoCredit",
     "GrpoCredit",
+    "MtGrpoCredit",
     "ReinforcePPCredit",
     "RlooCredit",
     "SpoCredit",
@@ -54,6 +59,7 @@ __all__ = [
     "TreePoCredit",
     "TreeRlCredit",
     "TurnGaeCredit",
+    "TurnGrpoCredit",
     "TurnTable",
     "assign",
     "row_weights",

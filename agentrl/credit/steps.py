@@ -50,6 +50,14 @@ class Steps(NamedTuple):
             sums[start:end] += gamma * sums[self.after[start:end]]
         return sums
 
+    def places(self, table: TurnTable) -> tuple[Int64, int]:
+        """Which steps (S,) are at one turn index of one group, numbered, and how many numbers."""
+        deepest = np.zeros(table.n_groups, np.int64)
+        np.maximum.at(deepest, table.group, table.depth + 1)
+        starts = np.cumsum(deepest) - deepest
+        place = starts[table.leaf_group[self.leaf]] + table.depth[self.turn]
+        return place, int(deepest.sum())
+
     def credit(self, table: TurnTable, advantage: Float64, weight: Float64) -> Credit:
         """Each turn's sums over its steps of w * max(A, 0), w * min(A, 0) and w, given (S,)."""
         positive, negative, total = (
