@@ -153,7 +153,7 @@ def assign(
         taken_out.append(TakenOut.between(table, before, leaves))
     rows = row_weights(table, aggregation, constant, trains=leaves.trains, levels=levels)
     credit = method(table, rows.weights, levels=levels, leaves=leaves)
-    if credit.once and aggregation != "constant":
+    if credit.once and aggregation in ("token_mean", "sequence_mean"):
         rows = rows._replace(shares=_shares_of_turns(table, levels, credit, rows.weights))
     return Assigned(credit, rows, leaves, tuple(taken_out))
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentrl.core.errors import ContractError
-from agentrl.core.types import ROOT, Float32, Float64, Group
+from agentrl.core.types import ROOT, Float32, Float64, Group, Int32
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -41,6 +41,7 @@ class TurnTable:
     score: Float64 | None = None  # (K,) one component of the reward; None: the reward itself
     logprobs: Float32 | None = None  # (N,) behaviour log-probabilities of the action tokens
     entropies: Float32 | None = None  # (N,) entropies of the behaviour policy at them
+    seen: tuple[Int32, ...] | None = None  # (K,) tokens of the observation that a turn acted on
     values: Float64 | None = None  # (N,) a critic's, of the states before the action tokens
     bootstrap: Float64 | None = None  # (L,) a critic's, of truncated leaves' last states; else 0
 
@@ -56,6 +57,7 @@ class TurnTable:
         """Columns of `groups`, in order of group, tree and node.
 
         `with_tokens` fills those over tokens too; an entropy that the engine did not give is NaN.
+        It also says what each turn `seen` had last: the observation before it, or the prompt.
         `score` names the reward component of that column, "reward" for the sum of all; a turn
         that was not paid it has 0.
         """
@@ -104,6 +106,7 @@ class TurnTable:
             score=None if score == "reward" else _component(groups, score),
             logprobs=_over_tokens(groups, "logprobs") if with_tokens else None,
             entropies=_over_tokens(groups, "entropies") if with_tokens else None,
+            seen=_seen(groups) if with_tokens else None,
         )
 
 
@@ -111,6 +114,16 @@ def _component(groups: Sequence[Group], name: str) -> Float64:
     """What each turn (K,) was paid of one component of the reward."""
     paid = [t.rewards.get(name, 0.0) for g in groups for tree in g.trees for t in tree.turns]
     return np.asarray(paid, np.float64)
+
+
+def _seen(groups: Sequence[Group]) -> tuple[Int32, ...]:
+    """What each turn (K,) acted on: the observation of the turn before, or its tree's prompt."""
+    return tuple(
+        tree.prompt_ids if above == ROOT else tree.turns[above].observation_ids
+        for group in groups
+        for tree in group.trees
+        for above in tree.parents
+    )
 
 
 def _over_tokens(groups: Sequence[Group], name: Literal["logprobs", "entropies"]) -> Float32:
