@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,35 +21,13 @@ from agentrl.learner.batch import Row
 from agentrl.learner.kernels import TrainedTokens
 from agentrl.learner.loss import SUMS, Objective, metrics, nll_terms, policy_terms, token_sums
 from agentrl.learner.model import PackedPolicy, load_policy
+from agentrl.learner.optimized import Optimized
 
 if TYPE_CHECKING:
     from agentrl.learner.logprobs import ChunkedLoss
     from agentrl.learner.settings import LearnerSettings
 
-_TAG = "learner"
 _STATE = "learner.json"
-_NO_CLIP = 1.0e30
-"""DeepSpeed reports the gradient's norm only where it clips."""
-
-
-class _Engine(Protocol):
-    """What we use of `deepspeed.DeepSpeedEngine`, which has no types of its own."""
-
-    optimizer: torch.optim.Optimizer
-
-    def __call__(self, *inputs: Tensor, **options: object) -> ChunkedLoss: ...
-
-    def backward(self, loss: Tensor) -> Tensor: ...
-
-    def step(self) -> None: ...
-
-    def get_global_grad_norm(self) -> float | None: ...
-
-    def save_checkpoint(self, save_dir: str, *, tag: str, save_latest: bool) -> bool: ...
-
-    def destroy(self) -> None: ...
-
-    def load_checkpoint(self, load_dir: str, *, tag: str) -> tuple[str | None, object]: ...
 
 
 class Learner:
@@ -100,10 +77,7 @@ class Learner:
         if objective == "policy" and settings.needs_reference and settings.lora is None:
             self._reference = load(trained=False).to(self.device).requires_grad_(False)
         self._policy = load(trained=True).to(self.device)
-        # Without ZeRO's own optimizer DeepSpeed clips in silence; the norm is wanted too.
-        self._plain = settings.zero_stage == 0 and settings.dtype == "float32"
-        self._norm = torch.zeros(())
-        self._engine = self._start_engine()
+        self._engine = Optimized(self._policy, settings)
         self._shared: WeightFile | None = None
         self._closed = False
 
@@ -136,7 +110,8 @@ class Learner:
             largest = max(largest, apart)
         total = dict(zip(SUMS, self._summed(sums).tolist(), strict=True))
         rate = self.settings.optimizer.rate(self.updates)
-        norm = self._step(rate) if count else 0.0
+        norm = self._engine.step(rate, update=self.updates) if count else 0.0
+        self.updates += count > 0
         means = metrics(
             total,
             denominator,
@@ -227,7 +202,7 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and counters into `folder`; the caller makes that atomic."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        self._engine.save(folder)
         if self._rank == 0:
             (folder / _STATE).write_text(json.dumps(self._identity() | {"updates": self.updates}))
         self._meet()
@@ -250,12 +225,7 @@ class Learner:
                     f"{folder / _STATE}: saved with {key} = {state.get(key)!r}, this learner has "
                     f"{value!r}. Resume with the recipe that wrote the checkpoint"
                 )
-        try:
-            found, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        except (OSError, RuntimeError, EOFError, KeyError, AssertionError) as error:
-            raise CheckpointError(f"{folder}: the learner's state is damaged: {error}") from error
-        if found is None:
-            raise CheckpointError(f"{folder}: the learner's weights are missing")
+        self._engine.load(folder)
         self.updates = int(state["updates"])
 
     def close(self) -> None:
@@ -264,7 +234,7 @@ class Learner:
             self._closed = True
             if self._shared is not None:
                 self._shared.close()
-            self._engine.destroy()
+            self._engine.close()
 
     def _backward(self, row: Row, row_id: int, denominator: float) -> tuple[Tensor, float]:
         """Add the gradient of `row` to the engine's.
@@ -303,7 +273,7 @@ class Learner:
     ) -> ChunkedLoss:
         """The policy on one row; without `terms` only its log-probabilities, and no gradient."""
         with torch.set_grad_enabled(terms is not None):
-            return self._engine(
+            result: ChunkedLoss = self._engine(
                 *self._inputs(row),
                 layout=row.layout,
                 temperature=temperature,
@@ -311,6 +281,7 @@ class Learner:
                 scale=scale,
                 entropy_gradient=self.objective == "policy" and self.settings.loss.entropy > 0,
             )
+        return result
 
     def _inputs(self, row: Row) -> list[Tensor]:
         """Token ids (T,), positions (T,), indices (N,) of trained tokens and of those before."""
@@ -337,63 +308,6 @@ class Learner:
             *self._inputs(row), layout=row.layout, temperature=self.temperature
         )
         return result.logprobs
-
-    def _step(self, rate: float) -> float:
-        """The optimizer step at this learning rate; returns the gradient's norm before clipping."""
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = rate
-        self._engine.step()
-        norm = float(self._norm if self._plain else self._engine.get_global_grad_norm() or 0.0)
-        if not np.isfinite(norm) or norm < 0:  # DeepSpeed says -1 for what is not finite
-            raise LearnerError(
-                f"the gradient's norm is {norm} in update {self.updates}. The weights have "
-                "diverged: lower learning_rate or grad_clip and resume from a checkpoint"
-            )
-        self.updates += 1
-        return norm
-
-    def _start_engine(self) -> _Engine:
-        """A DeepSpeed engine around the policy; `step` alone ends an accumulation."""
-        import deepspeed
-
-        deepspeed.utils.logger.setLevel("ERROR")
-        # DeepSpeed calls by their old names what torch has renamed, once a line of its own.
-        warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)
-        # Gloo does its work; compiling it at the first start takes a compiler and half a minute.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        optimizer = self.settings.optimizer
-        clip = optimizer.grad_clip or _NO_CLIP
-        parameters = [p for p in self._policy.parameters() if p.requires_grad]
-        adam = torch.optim.AdamW(
-            parameters,
-            lr=optimizer.rate(0),
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-        )
-        if self._plain:
-            adam.register_step_pre_hook(lambda *_: self._clip(parameters, clip))
-        engine, *_ = deepspeed.initialize(
-            model=self._policy,
-            optimizer=adam,
-            model_parameters=parameters,
-            dist_init_required=False,
-            config={
-                "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": 1,
-                "managed_gradient_accumulation": False,
-                "gradient_clipping": 0.0 if self._plain else clip,
-                "zero_optimization": {"stage": self.settings.zero_stage, "overlap_comm": False},
-                "bf16": {"enabled": self.settings.dtype == "bfloat16"},
-                "zero_allow_untested_optimizer": True,
-                "steps_per_print": 10**12,
-            },
-        )
-        started: _Engine = engine
-        return started
-
-    def _clip(self, parameters: list[torch.nn.Parameter], bound: float) -> None:
-        self._norm = torch.nn.utils.clip_grad_norm_(parameters, bound)
 
     def _identity(self) -> dict[str, object]:
         """What a checkpoint must share with the learner that loads it."""

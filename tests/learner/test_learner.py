@@ -1,6 +1,7 @@
 """One rank under DeepSpeed: its updates are those of a plain loop, and it resumes bit for bit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,15 +119,11 @@ def test_rows_may_come_in_any_order_packing_and_split(
         """Garbage wherever nothing is trained: it must not count."""
         untrained = row.weight == 0
         noise = rng.normal(size=len(row)).astype(np.float32) * untrained
-        return Row(
-            row.token_ids,
-            row.positions,
-            row.segments,
-            row.parents,
-            row.positive + noise,
-            row.negative + noise,
-            row.weight,
-            row.behavior_logprobs + 100 * noise,
+        return replace(
+            row,
+            positive=row.positive + noise,
+            negative=row.negative + noise,
+            behavior_logprobs=row.behavior_logprobs + 100 * noise,
         )
 
     masked = Row.sequence([1, 2, 3], weight=[0.0] * 3)
