@@ -108,6 +108,9 @@ def test_two_ranks_train_as_one_process_does(
         np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
     for left, right in zip(one.logprobs(rows()), group.logprobs(rows()), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-4)
+    references = (one.reference_logprobs(rows()), group.reference_logprobs(rows()))
+    for left, right in zip(*references, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
     for left, right in zip(one.score([[1, 2, 3]]), group.score([[1, 2, 3]]), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-4)
     # More ranks than rows: one of them goes through the passes with nothing.
