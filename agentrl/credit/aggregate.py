@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from agentrl.core.types import Float64
-from agentrl.credit.groups import LeafAdvantages
+from agentrl.credit.groups import Grain, LeafAdvantages
 from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
 from agentrl.credit.table import Bool, Credit, TurnTable
 
@@ -17,6 +17,11 @@ Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "sequence_sum", 
 
 class CreditMethod(Protocol):
     """What assigns credit: leaves compared within their groups, then credit to turns."""
+
+    @property
+    def grain(self) -> Grain:
+        """What has one advantage."""
+        ...
 
     @property
     def needs_tokens(self) -> bool:

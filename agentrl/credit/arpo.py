@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from agentrl.core.types import Float64
-from agentrl.credit.groups import GroupBaseline, LeafAdvantages
+from agentrl.credit.groups import Grain, GroupBaseline, LeafAdvantages
 from agentrl.credit.grpo import soft_credit
 from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
 from agentrl.credit.table import Credit, TurnTable
@@ -35,6 +35,11 @@ class ArpoCredit(GroupBaseline):
 
     type: Literal["arpo"] = "arpo"
     attribution: Literal["soft", "hard"] = "soft"
+
+    @property
+    def grain(self) -> Grain:
+        """A trajectory has one advantage, under "hard" a turn has."""
+        return "trajectory" if self.attribution == "soft" else "turn"
 
     def __call__(
         self,

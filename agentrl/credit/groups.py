@@ -20,6 +20,11 @@ EQUAL = 1e-9
 Scale: TypeAlias = Literal["std", "batch", "none"]
 
 
+Grain: TypeAlias = Literal["trajectory", "turn", "copy"]
+"""What has one advantage: a whole trajectory; a turn, whichever trajectories share it; or only a
+trajectory's own copy of a turn or of a token."""
+
+
 class Returns(NamedTuple):
     """The returns of L leaves, which of them are finite numbers, and which are in statistics."""
 
@@ -143,6 +148,11 @@ class GroupBaseline(Settings):
     def needs_group(self) -> bool:
         """Whether a trajectory says nothing without others of its task beside it."""
         return self.singleton != "raw"
+
+    @property
+    def grain(self) -> Grain:
+        """What has one advantage (see `Grain`)."""
+        return "copy"
 
     @property
     def needs_tokens(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from agentrl.core.types import Float64
-from agentrl.credit.groups import GroupBaseline, LeafAdvantages
+from agentrl.credit.groups import Grain, GroupBaseline, LeafAdvantages
 from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
 from agentrl.credit.table import Credit, TurnTable
 
@@ -17,6 +17,11 @@ class SoftAttribution(GroupBaseline):
 
     It is exactly as if every trajectory were a row of its own with the shared turns copied into it.
     """
+
+    @property
+    def grain(self) -> Grain:
+        """A trajectory has one advantage."""
+        return "trajectory"
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from agentrl.core.types import ROOT, Float64
-from agentrl.credit.groups import EQUAL, GroupBaseline, LeafAdvantages, against_group
+from agentrl.credit.groups import EQUAL, Grain, GroupBaseline, LeafAdvantages, against_group
 from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 
@@ -81,6 +81,11 @@ class NodeCredit(GroupBaseline):
     scale: Literal["std", "none"] = "std"
     singleton: Literal["zero", "error"] = "zero"
     ddof: ClassVar[Literal[0, 1]] = 1
+
+    @property
+    def grain(self) -> Grain:
+        """A turn has one advantage."""
+        return "turn"
 
     def advantages(
         self, table: TurnTable, levels: Levels, values: Float64, counted: Bool

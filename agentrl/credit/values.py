@@ -12,7 +12,7 @@ import numpy as np
 from agentrl.core.errors import ContractError
 from agentrl.core.settings import Settings
 from agentrl.core.types import Float64
-from agentrl.credit.groups import EQUAL, LeafAdvantages, against_group
+from agentrl.credit.groups import EQUAL, Grain, LeafAdvantages, against_group
 from agentrl.credit.steps import Steps
 from agentrl.credit.subtree import Levels, path_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
@@ -77,6 +77,11 @@ class ValueBaseline(Settings):
 
     whiten: bool = True
     truncated: Literal["bootstrap", "terminal", "mask"] = "bootstrap"
+
+    @property
+    def grain(self) -> Grain:
+        """Copies of a token have their own advantages."""
+        return "copy"
 
     @property
     def needs_tokens(self) -> bool:

@@ -45,6 +45,11 @@ class LossSettings(Settings):
         """Whether the loss has room for one advantage a trajectory only."""
         return False
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether a token has a gradient even where no advantage says anything."""
+        return self.kl > 0 or self.entropy > 0
+
     @model_validator(mode="after")
     def _check_constant(self) -> LossSettings:
         if self.aggregation == "constant" and self.constant is None:
@@ -219,6 +224,11 @@ class QuadraticLoss(LossSettings):
     type: Literal["quadratic"] = "quadratic"
     beta: float = Field(default=0.1, gt=0.0)
 
+    @property
+    def trains_all(self) -> bool:
+        """See `LossSettings`."""
+        return True
+
 
 class GvpoLoss(LossSettings):
     """GVPO: regression of log-ratios onto advantages within whole groups (arXiv:2504.19599).
@@ -236,6 +246,11 @@ class GvpoLoss(LossSettings):
 
     type: Literal["gvpo"] = "gvpo"
     beta: float = Field(default=0.1, gt=0.0)
+
+    @property
+    def trains_all(self) -> bool:
+        """See `LossSettings`."""
+        return True
 
     @property
     def two_pass(self) -> bool:

@@ -13,6 +13,7 @@ from agentrl.credit.aggregate import Assigned, Filter, assign, denominator
 from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
+from agentrl.learner.levels import needed_turns
 from agentrl.learner.loss_settings import LossSettings
 from agentrl.learner.packing import pack_groups, split_groups
 
@@ -96,25 +97,31 @@ def _step(
         assigned.credit.unit,
     )
     table = TurnTable.of(groups)
+    weights = assigned.rows.weights[leaves]
     batch = pack_groups(
         groups,
         table,
-        _with_effect(credit, loss),
+        _with_effect(table, credit, weights, loss),
         denominator=denominator(assigned.rows.shares[leaves]),
         pack_tokens=pack_tokens,
     )
-    advantage, weights = assigned.leaves.advantage[leaves], assigned.rows.weights[leaves]
+    advantage = assigned.leaves.advantage[leaves]
     return TrainingStep(groups, table, credit, advantage, weights, batch)
 
 
-def _with_effect(credit: Credit, loss: LossSettings) -> Credit:
+def _with_effect(table: TurnTable, credit: Credit, weights: Float64, loss: LossSettings) -> Credit:
     """`credit` without what cannot move a weight: no advantage, and no other term.
 
-    The denominator counts it all the same, so the gradient is the same for less work.
+    The denominator counts it all the same, so the gradient is the same for less work. A loss of two
+    passes keeps what its ratios are over.
     """
-    if loss.kl > 0 or loss.entropy > 0:
+    if loss.trains_all:
         return credit
-    idle = (credit.positive == 0.0) & (credit.negative == 0.0)
+    if loss.two_pass:
+        credit = credit.at_tokens(table)
+        idle = np.repeat(~needed_turns(table, credit, weights), table.tokens)
+    else:
+        idle = (credit.positive == 0.0) & (credit.negative == 0.0)
     weight = np.where(idle, 0.0, credit.weight)
     return Credit(credit.positive, credit.negative, weight, credit.unit)
 

@@ -20,6 +20,7 @@ from agentrl.trainer.batches import (
     training_steps,
 )
 from agentrl.trainer.second_look import SecondLook, against
+from agentrl.trainer.two_pass import two_pass_update
 
 
 class Improved(NamedTuple):
@@ -77,4 +78,8 @@ class Improver:
         )
 
     async def _update(self, step: TrainingStep) -> dict[str, float]:
+        loss = self.recipe.learner.loss
+        if loss.two_pass:
+            grain = self.recipe.credit.grain
+            return await asyncio.to_thread(two_pass_update, self.learner, step, loss, grain)
         return await asyncio.to_thread(self.learner.update, step.batch.rows, step.batch.denominator)
