@@ -12,6 +12,9 @@ from agentrl.credit.gae import GaeCredit
 from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
 from agentrl.credit.mt_grpo import MtGrpoCredit
+from agentrl.credit.opo import OpoCredit
+from agentrl.credit.pass_at_k import PassAtKCredit
+from agentrl.credit.reinforce import ReinforceCredit
 from agentrl.credit.reinforce_pp import ReinforcePPCredit
 from agentrl.credit.rloo import RlooCredit
 from agentrl.credit.spo import SpoCredit
@@ -25,6 +28,9 @@ from agentrl.credit.turn_grpo import TurnGrpoCredit
 AnyCredit: TypeAlias = Annotated[
     GrpoCredit
     | RlooCredit
+    | OpoCredit
+    | PassAtKCredit
+    | ReinforceCredit
     | ReinforcePPCredit
     | TurnGrpoCredit
     | MtGrpoCredit
@@ -52,6 +58,9 @@ __all__ = [
     "GigpoCredit",
     "GrpoCredit",
     "MtGrpoCredit",
+    "OpoCredit",
+    "PassAtKCredit",
+    "ReinforceCredit",
     "ReinforcePPCredit",
     "RlooCredit",
     "SpoCredit",

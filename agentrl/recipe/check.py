@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from agentrl.core.env import Env
 from agentrl.core.errors import AgentRLError, RecipeError, nearest
 from agentrl.core.registry import env_class, env_settings, make_env
+from agentrl.credit import ReinforceCredit
 from agentrl.engine.settings import ScriptedSettings
 from agentrl.recipe.messages import Problem
 from agentrl.recipe.models import resolve_model
@@ -144,6 +145,13 @@ def _comparison(recipe: Recipe) -> Iterator[Problem]:
             ("sampler", "trajectories"),
             f"sampler.trajectories: 1 makes groups of one, in which {recipe.credit.type!r} has "
             "nothing to compare. Use 2 or more, or credit.type 'reinforce_pp', which needs none.",
+        )
+    chosen = any(filter_.type == "best" for filter_ in recipe.filters)
+    if isinstance(recipe.credit, ReinforceCredit) and recipe.credit.worth == "one" and not chosen:
+        yield Problem(
+            ("credit", "worth"),
+            "credit.worth: 'one' imitates all that is trained, failures too, unless a filter "
+            "chooses. Add `filters: [{type: best}]` (RAFT), or use 'return'.",
         )
     if train.updates_per_iteration > train.tasks_per_iteration:
         yield Problem(

@@ -88,8 +88,9 @@ MISTAKES = {
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),
-        "x.yaml:6: credit.type: field required. Known: grpo, rloo, reinforce_pp, arpo, tree_grpo, "
-        "at2po, tree_rl, tree_po, spo, gigpo, gae, turn_gae, bilevel_gae.",
+        "x.yaml:6: credit.type: field required. Known: grpo, rloo, opo, pass_at_k, reinforce, "
+        "reinforce_pp, turn_grpo, mt_grpo, arpo, tree_grpo, at2po, tree_rl, tree_po, spo, gigpo, "
+        "gae, turn_gae, bilevel_gae.",
     ),
     "a missing field": (
         ("{model: tiny/search}", "{probe_bound: 0.1}"),
@@ -166,7 +167,17 @@ MISTAKES = {
     "groups of one": (
         ("{type: arpo, trajectories: 8, initial: 4}", "{type: chain, trajectories: 1}"),
         "x.yaml:5: sampler.trajectories: 1 makes groups of one, in which 'arpo' has nothing to "
-        "compare. Use 2 or more.",
+        "compare. Use 2 or more, or credit.type 'reinforce_pp', which needs none.",
+    ),
+    "imitating everything": (
+        ("credit: {type: arpo}", "credit: {type: reinforce, worth: one}"),
+        "x.yaml:6: credit.worth: 'one' imitates all that is trained, failures too, unless a "
+        "filter chooses. Add `filters: [{type: best}]` (RAFT), or use 'return'.",
+    ),
+    "an unbiased baseline over a spread": (
+        ("credit: {type: arpo}", "credit: {type: turn_grpo, baseline: leave_one_out}"),
+        "x.yaml:6: credit: dividing by a spread would make `baseline: leave_one_out` biased again; "
+        "add `scale: none`.",
     ),
     "greedy training": (
         ("credit:", "rollout: {sampling: {temperature: 0}}\ncredit:"),
