@@ -11,6 +11,7 @@ from agentrl.credit.bilevel_gae import BilevelGaeCredit
 from agentrl.credit.gae import GaeCredit
 from agentrl.credit.gigpo import GigpoCredit
 from agentrl.credit.grpo import GrpoCredit
+from agentrl.credit.hgpo import HgpoCredit
 from agentrl.credit.mt_grpo import MtGrpoCredit
 from agentrl.credit.opo import OpoCredit
 from agentrl.credit.pass_at_k import PassAtKCredit
@@ -41,6 +42,7 @@ AnyCredit: TypeAlias = Annotated[
     | TreePoCredit
     | SpoCredit
     | GigpoCredit
+    | HgpoCredit
     | GaeCredit
     | TurnGaeCredit
     | BilevelGaeCredit,
@@ -57,6 +59,7 @@ __all__ = [
     "GaeCredit",
     "GigpoCredit",
     "GrpoCredit",
+    "HgpoCredit",
     "MtGrpoCredit",
     "OpoCredit",
     "PassAtKCredit",

@@ -59,6 +59,7 @@ class Improver:
             | trained.metrics
             | credit_metrics(steps)
             | comparison_metrics(credited.assigned.leaves)
+            | credited.assigned.credit.metrics
         )
         metrics |= filter_metrics(recipe.filters, credited.assigned.taken_out)
         for number, step in enumerate(steps):

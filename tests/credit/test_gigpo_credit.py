@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections import defaultdict
+from difflib import SequenceMatcher
 from statistics import fmean, stdev
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason
 from agentrl.credit import GigpoCredit, GrpoCredit, TurnTable, assign, row_weights
+from agentrl.credit.anchors import similar_states
 from agentrl.testing.trees import random_groups, tree_of
 
 
@@ -142,3 +145,101 @@ def test_an_excluded_trajectory_is_in_no_anchor_group():
 @pytest.mark.parametrize("groups", [[], [Group("g", "g", ())]])
 def test_nothing_has_no_credit(groups):
     assert len(assign(TurnTable.of(groups), GigpoCredit()).credit.weight) == 0
+
+
+def test_the_mean_size_of_anchor_groups_is_reported():
+    # From "s" three steps, from "a" one, "" is in none: (3 + 1) / 2.
+    group = Group("g", "g", (chain([0.0, 1.0], ["s", "s"]), chain([0.0, 0.0, 0.0], ["s", "a", ""])))
+    credit = assign(TurnTable.of([group]), GigpoCredit()).credit
+    assert credit.metrics == {"credit/anchor_size": 2.0}
+    assert assign(TurnTable.of([]), GigpoCredit()).credit.metrics == {"credit/anchor_size": 0.0}
+
+
+def shown(*observations, rewards):
+    """A chain whose turns but the first acted on these tokens."""
+    tree = chain(rewards, [""] * len(rewards))
+    for node, tokens in enumerate(observations):
+        seen = np.asarray(tokens, np.int32)
+        tree.turns[node] = dataclasses.replace(tree.turns[node], observation_ids=seen)
+    return tree
+
+
+def test_steps_that_saw_almost_the_same_are_compared_by_similarity():
+    # 9 of 10 tokens in common: ratio 2 * 9 / 20. The returns from there on are 1 and 0.
+    near, far = [*range(9), 99], [*range(50, 60)]
+    group = Group(
+        "g",
+        "g",
+        (
+            shown(range(10), rewards=[0.0, 1.0]),
+            shown(near, rewards=[0.0, 0.0]),
+            shown(far, rewards=[0.0, 0.5]),
+        ),
+    )
+    table = TurnTable.of([group], with_tokens=True)
+
+    def found(threshold):
+        method = GigpoCredit(gamma=1.0, scale="none", similarity=threshold)
+        credit = assign(table, method, "constant", 1.0).credit
+        return credit.positive + credit.negative
+
+    # Episode 1/2, -1/2, 0; all first steps saw one prompt: the same again.
+    np.testing.assert_allclose(found(0.9), [1.0, 0.5 + 0.5, -1.0, -0.5 - 0.5, 0.0, 0.0])
+    np.testing.assert_allclose(found(0.91), [1.0, 0.5, -1.0, -0.5, 0.0, 0.0])
+
+
+def test_clusters_are_greedy_and_depend_on_the_order():
+    # a and b share 9 of 10, b and c too, a and c 8: b finds a's cluster, or c finds b's.
+    a, b, c = [*range(10)], [*range(1, 11)], [*range(2, 12)]
+
+    def states(*order):
+        trees = tuple(shown(tokens, rewards=[0.0, 0.0]) for tokens in order)
+        table = TurnTable.of([Group("g", "g", trees)], with_tokens=True)
+        return similar_states(table, 0.85)[1::2].tolist()
+
+    assert states(a, b, c, a) == [1, 1, 2, 1]
+    assert states(b, a, c) == [1, 1, 1]
+
+
+def slow_states(table, threshold):
+    """Each turn against the first member of each cluster, in order."""
+    states, clusters = [], []
+    for group, seen in zip(table.group, table.seen, strict=True):
+        if not len(seen):
+            states.append(-1)
+            continue
+        for number, (owner, first) in enumerate(clusters):
+            ratio = SequenceMatcher(None, list(seen), list(first), autojunk=False).ratio()
+            if owner == group and ratio >= threshold:
+                states.append(number)
+                break
+        else:
+            states.append(len(clusters))
+            clusters.append((group, seen))
+    return states
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.3, 0.5, 0.8]))
+def test_clusters_are_the_greedy_definition(seed, threshold):
+    rng = np.random.default_rng(seed)
+    groups = random_groups(seed, n_groups=2)
+    for group in groups:
+        for tree in group.trees:
+            tree.turns[:] = [
+                dataclasses.replace(
+                    turn, observation_ids=rng.integers(0, 4, rng.integers(0, 7)).astype(np.int32)
+                )
+                for turn in tree.turns
+            ]
+    table = TurnTable.of(groups, with_tokens=True)
+    assert similar_states(table, threshold).tolist() == slow_states(table, threshold)
+
+
+def test_similarity_asks_for_the_tokens():
+    assert GigpoCredit(similarity=0.9).needs_tokens and not GigpoCredit().needs_tokens
+    with pytest.raises(ContractError, match="with_tokens=True"):
+        assign(TurnTable.of([Group("g", "g", (chain([1.0], ["s"]),))]), GigpoCredit(similarity=0.9))
+    for wrong in (0.0, 1.0):
+        with pytest.raises(ValueError, match="similarity"):
+            GigpoCredit(similarity=wrong)

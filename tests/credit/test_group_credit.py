@@ -133,7 +133,7 @@ def test_soft_attribution_on_two_forks_by_hand() -> None:
 
 
 def test_hard_attribution_on_two_forks_by_hand() -> None:
-    credit, _, _ = assign(two_forks(), ArpoCredit(scale="none", attribution="hard"))
+    credit = assign(two_forks(), ArpoCredit(scale="none", attribution="hard")).credit
     np.testing.assert_allclose(credit.positive, [0.0, 0.5, 0.0, 0.0, 0.0, 0.5])
     np.testing.assert_allclose(credit.negative, [-0.5, 0.0, -1.0, -0.5, -0.5, 0.0])
     assert credit.weight.tolist() == [3.0, 1.0, 2.0, 1.0, 1.0, 1.0]
@@ -147,9 +147,9 @@ def test_sequence_mean_on_two_forks_by_hand() -> None:
     np.testing.assert_allclose(credit.weight[0], 1 / 4 + 1 / 9 + 1 / 10)
     np.testing.assert_allclose(credit.positive[0], 0.5 / 4)
     np.testing.assert_allclose(credit.negative[0], -0.5 * (1 / 9 + 1 / 10))
-    hard, _, _ = assign(
+    hard = assign(
         two_forks(), ArpoCredit(scale="none", attribution="hard"), aggregation="sequence_mean"
-    )
+    ).credit
     np.testing.assert_allclose(hard.negative[0], -(1 / 4 + 1 / 9 + 1 / 10) / 6)
 
 

@@ -90,7 +90,7 @@ MISTAKES = {
         ("credit: {type: arpo}", "credit: {scale: none}"),
         "x.yaml:6: credit.type: field required. Known: grpo, rloo, opo, pass_at_k, reinforce, "
         "reinforce_pp, turn_grpo, mt_grpo, arpo, tree_grpo, at2po, tree_rl, tree_po, spo, gigpo, "
-        "gae, turn_gae, bilevel_gae.",
+        "hgpo, gae, turn_gae, bilevel_gae.",
     ),
     "a missing field": (
         ("{model: tiny/search}", "{probe_bound: 0.1}"),
