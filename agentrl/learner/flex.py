@@ -25,10 +25,9 @@ def attend_flex(
     is that of the segments and their contexts, as with `attend_segments`.
     """
     mask = block_mask(layout, query.device)
-    kernel = _compiled() if query.is_cuda else flex_attention
+    kernel: Callable[..., Tensor] = _compiled() if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
-    output: Tensor = kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
-    return output
+    return kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
 
 
 @lru_cache(maxsize=64)
