@@ -10,6 +10,7 @@ from agentrl.core.errors import AgentRLError, RecipeError, nearest
 from agentrl.core.registry import env_class, env_settings, make_env
 from agentrl.credit import ReinforceCredit
 from agentrl.engine.settings import ScriptedSettings
+from agentrl.recipe.loss_check import loss_problems
 from agentrl.recipe.messages import Problem
 from agentrl.recipe.models import resolve_model
 from agentrl.recipe.schema import Recipe
@@ -30,6 +31,7 @@ def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
         problems += _learner(recipe)
     if purpose == "run":
         problems += _comparison(recipe)
+        problems += loss_problems(recipe)
     if purpose == "sft" and recipe.sft is None:
         said = "sft: field required by `agentrl sft`, as in `sft: {steps: 500}`."
         problems.append(Problem(("sft",), said))
