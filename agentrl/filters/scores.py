@@ -45,7 +45,7 @@ class Scores(NamedTuple):
 
 def above(values: Float64, bound: Float64 | float) -> Bool:
     """Where `values` are larger than `bound` by more than rounding."""
-    return values > bound + EQUAL * np.maximum(1.0, np.abs(bound))
+    return np.asarray(values > bound + EQUAL * np.maximum(1.0, np.abs(bound)), np.bool_)
 
 
 def only(leaves: LeafAdvantages, keep: Bool) -> LeafAdvantages:
