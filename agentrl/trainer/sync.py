@@ -66,8 +66,11 @@ class WeightSync:
         Raises `WeightSyncError` when an engine's log-probabilities are not the learner's.
         """
         path = self._folder / "weights.safetensors"
-        await asyncio.to_thread(self._learner.publish, path)
-        await self._fleet.load(path, version)
+
+        async def write() -> None:
+            await asyncio.to_thread(self._learner.publish, path)
+
+        await self._fleet.load(path, version, write=write)
         expected = (await asyncio.to_thread(self._learner.score, [self._probe]))[0]
         reports = [
             check_probe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 _ALIVE_SECONDS = 60.0
 """How long an engine under suspicion may take to score what it scored before."""
+
+_PUSH_SECONDS = 600.0
+"""How long a member may take for new weights, or for probes, before its engine is replaced."""
 
 
 class MemberLostError(EngineError):
@@ -89,6 +92,8 @@ class Fleet:
     A lost member is replaced, given the current weights, and its jobs are played again
     elsewhere; `episodes_lost` counts the trajectories that were under way. An engine that fails is
     replaced too, unless `restarts_engines` is False: a server elsewhere is not mended from here.
+    New weights may come while jobs are played; one that does not take them within `push_seconds`
+    has failed.
     """
 
     def __init__(
@@ -100,13 +105,17 @@ class Fleet:
         trajectories: int,
         max_losses: int = 3,
         restarts_engines: bool = True,
+        push_seconds: float = _PUSH_SECONDS,
     ) -> None:
+        self.capacity = size * jobs_at_once
         self._make = make
         self._seats = [_Seat(make(index)) for index in range(size)]
-        self._slots = asyncio.Semaphore(size * jobs_at_once)
+        self._slots = asyncio.Semaphore(self.capacity)
         self._trajectories = trajectories
         self._max_losses = max_losses
         self._restarts_engines = restarts_engines
+        self._push_seconds = push_seconds
+        self._writing = asyncio.Lock()  # held while the file of weights is written, or reloaded
         self._weights: tuple[Path, int] | None = None
         self._probe: Int32 | None = None
         self.report = FleetReport()
@@ -197,14 +206,31 @@ class Fleet:
                 await self._reload(seat)
 
     async def _reload(self, seat: _Seat) -> None:
-        if self._weights is not None:
-            await seat.member.load(*self._weights)
+        async with self._writing:
+            if self._weights is not None:
+                await self._soon(seat.member.load(*self._weights), "new weights")
         seat.generation += 1
 
-    async def load(self, weights: Path, version: int) -> None:
-        """Give every engine new weights; a member that died meanwhile is replaced with them."""
-        self._weights = (weights, version)
+    async def load(
+        self, weights: Path, version: int, *, write: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Give every engine new weights; a member that died meanwhile is replaced with them.
+
+        `write` makes the file; no member reads it meanwhile.
+        """
+        async with self._writing:
+            if write is not None:
+                await write()
+            self._weights = (weights, version)
         await self._each(lambda member: member.load(weights, version))
+
+    async def _soon(self, work: Coroutine[object, object, T], what: str) -> T:
+        try:
+            return await asyncio.wait_for(work, self._push_seconds)
+        except TimeoutError as error:
+            raise EngineError(
+                f"a rollout worker did not take {what} within {self._push_seconds:g} s"
+            ) from error
 
     async def score(self, token_ids: Int32) -> list[Float32]:
         """Every engine's log-probabilities of `token_ids`."""
@@ -220,12 +246,12 @@ class Fleet:
             for _ in range(self._max_losses - 1):
                 member, generation = await seat.mended()
                 try:
-                    return await ask(member)
+                    return await self._soon(ask(member), "new weights, or probes of them,")
                 except MemberLostError:
                     await self._replace(index, generation)
                 except EngineError:
                     await self._restart_engine(seat, generation)
-            return await ask(seat.member)
+            return await self._soon(ask(seat.member), "new weights, or probes of them,")
 
         return list(await asyncio.gather(*(one(index) for index in range(len(self._seats)))))
 

@@ -254,3 +254,45 @@ async def test_a_server_elsewhere_that_failed_is_left_as_it_is() -> None:
     assert not lost.trajectories() and lost.trees[0].failures[0].message == "engine is dead"
     assert len(played.trajectories()) == 1
     assert log == ["start 0"] and fleet.report.engines_restarted == 0
+
+
+async def test_an_engine_that_does_not_take_new_weights_in_time_is_replaced() -> None:
+    log: list[str] = []
+    made: list[FakeMember] = []
+
+    def make(index: int) -> FakeMember:
+        made.append(FakeMember(log, str(index), set(), set()))
+        return made[-1]
+
+    fleet = Fleet(make, size=2, jobs_at_once=1, trajectories=1, push_seconds=0.05)
+    await fleet.start()
+    load = made[0].load
+
+    async def hangs(weights: Path, version: int) -> None:
+        made[0].load = load  # type: ignore[method-assign]
+        await asyncio.sleep(3600)
+
+    made[0].load = hangs  # type: ignore[method-assign]
+    await asyncio.wait_for(fleet.load(Path("w"), 4), 10)
+    assert "restart 0" in log and fleet.report.engines_restarted == 1
+    assert made[0].loaded == [4, 4] and made[1].loaded == [4]
+
+
+async def test_a_replacement_never_reads_the_file_while_it_is_written() -> None:
+    fleet, made, _ = fleet_of(1, dies_at={"0"}, breaks_at=set())
+    await fleet.start()
+    await fleet.load(Path("w"), 1)
+    writing, written = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        writing.set()
+        await asyncio.sleep(0.03)
+        assert len(made) == 2 and not made[1].loaded
+        written.set()
+
+    push = asyncio.create_task(fleet.load(Path("w"), 2, write=write))
+    await writing.wait()
+    await fleet.play(jobs(1))
+    assert written.is_set()
+    await push
+    assert set(made[1].loaded) == {2}

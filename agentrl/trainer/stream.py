@@ -1,0 +1,216 @@
+"""A stream of groups: played ahead of the learner, never further than the policy lag allows.
+
+Weights have versions, and iteration i trains version i. A group that is admitted while the engines
+hold version u may be trained by the iterations u to u + `max_lag`, so every one of its tokens is at
+most `max_lag` versions old by then. Two rules keep that true without ever dropping a group:
+
+- admission: at most `portion` * (iterations that may still train it) groups are under way or wait
+  for the learner. With `max_lag` 0 that is one iteration's groups, and none while the learner
+  updates: the synchronous loop.
+- the next portion are the finished groups with the oldest versions, of equals those that finished
+  first. It is taken as soon as those that would be left can all be trained in time; until then the
+  learner waits, for the groups that may not be overtaken any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from agentrl.core.types import Group
+
+
+class Played(NamedTuple):
+    """A finished group, its number in the order of admission, and the version that it began at."""
+
+    number: int
+    version: int
+    group: Group
+
+
+class StreamState(NamedTuple):
+    """What a stream goes on from: the next new number, those to play again, and what waits."""
+
+    next: int = 0
+    again: Sequence[int] = ()
+    finished: Sequence[Played] = ()
+
+
+class Portion(NamedTuple):
+    """The groups of one iteration by their numbers.
+
+    Seconds since the last portion in which something was played, and those that the learner waited
+    for this one; groups that were admitted and are not trained yet.
+    """
+
+    groups: list[Group]
+    seconds: float
+    waited: float
+    ahead: int
+
+
+def choose(
+    finished: Sequence[Played],
+    playing: Iterable[int],
+    *,
+    iteration: int,
+    portion: int,
+    max_lag: int,
+) -> list[Played] | None:
+    """The next `portion` of `finished` (in the order of their ends), None while it must wait.
+
+    `playing` are the versions of the groups under way. Those of version u that are left must fit
+    into iterations up to u + `max_lag`.
+    """
+    chosen = sorted(finished, key=lambda one: one.version)[:portion]
+    if len(chosen) < portion:
+        return None
+    numbers = {one.number for one in chosen}
+    left = sorted([*playing, *(one.version for one in finished if one.number not in numbers)])
+    for count, version in enumerate(left, 1):
+        if count > (version + max_lag - iteration) * portion:
+            return None
+    return sorted(chosen)
+
+
+class Stream:
+    """Plays group after group by `play(number)`, `capacity` at a time.
+
+    `begins(i)` says whether the groups of a further iteration, number i, are wanted; an iteration
+    that was begun is completed. A group that raises ends the stream: `take` raises the same.
+    """
+
+    def __init__(
+        self,
+        play: Callable[[int], Awaitable[Group]],
+        *,
+        portion: int,
+        max_lag: int,
+        capacity: int,
+        begins: Callable[[int], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._play = play
+        self._portion = portion
+        self._max_lag = max_lag
+        self._capacity = capacity
+        self._begins = begins
+        self._clock = clock
+        self._version = self._iteration = self._next = 0
+        self._again: list[int] = []
+        self._playing: dict[asyncio.Task[Group], tuple[int, int]] = {}  # number and version
+        self._finished: list[Played] = []
+        self._error: BaseException | None = None
+        self._open = False
+        self._changed = asyncio.Event()
+        self._busy_since: float | None = None
+        self._busy = 0.0
+
+    def restore(self, state: StreamState, *, iteration: int) -> None:
+        """Go on before `iteration`; `advance` starts it."""
+        self._iteration, self._next = iteration, state.next
+        self._again, self._finished = list(state.again), list(state.finished)
+
+    def state(self) -> StreamState:
+        """What to go on from: groups under way are to be played again."""
+        under_way = (number for number, _ in self._playing.values())
+        return StreamState(self._next, sorted([*self._again, *under_way]), tuple(self._finished))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another portion will come."""
+        unfinished = self._playing or self._finished or self._again or self._next % self._portion
+        return bool(unfinished) or self._begins(self._next // self._portion)
+
+    def advance(self, version: int) -> None:
+        """All engines hold `version` or a later one from now on."""
+        self._version, self._open = version, True
+        self._admit()
+
+    async def take(self, told: Callable[[int], None] = lambda _: None) -> Portion:
+        """The next portion, once it is there; `told` hears how many groups have finished."""
+        began = self._clock()
+        while True:
+            if self._error is not None:
+                raise self._error
+            self._admit()
+            told(len(self._finished))
+            chosen = choose(
+                self._finished,
+                [version for _, version in self._playing.values()],
+                iteration=self._iteration,
+                portion=self._portion,
+                max_lag=self._max_lag,
+            )
+            if chosen is not None:
+                break
+            assert self._playing, "nothing is under way, and the portion is not there"
+            self._changed.clear()
+            await self._changed.wait()
+        numbers = {one.number for one in chosen}
+        self._finished = [one for one in self._finished if one.number not in numbers]
+        self._iteration += 1
+        self._admit()
+        ahead = len(self._finished) + len(self._playing)
+        waited = self._clock() - began
+        return Portion([one.group for one in chosen], self._busy_seconds(), waited, ahead)
+
+    async def drain(self) -> None:
+        """Admit nothing more, and wait until nothing is under way."""
+        self._open = False
+        await asyncio.gather(*self._playing, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        self._open = False
+        for task in self._playing:
+            task.cancel()
+        await asyncio.gather(*self._playing, return_exceptions=True)
+
+    def _admit(self) -> None:
+        trained_by = self._version + self._max_lag - self._iteration + 1
+        while (
+            self._open
+            and len(self._playing) < self._capacity
+            and len(self._playing) + len(self._finished) < trained_by * self._portion
+            and (number := self._draw()) is not None
+        ):
+            if self._busy_since is None:
+                self._busy_since = self._clock()
+            task = asyncio.ensure_future(self._play(number))
+            self._playing[task] = (number, self._version)
+            task.add_done_callback(self._ended)
+
+    def _draw(self) -> int | None:
+        """The next number; None where no further portion is wanted."""
+        if self._again:
+            return self._again.pop(0)
+        if self._next % self._portion == 0 and not self._begins(self._next // self._portion):
+            return None
+        self._next += 1
+        return self._next - 1
+
+    def _ended(self, task: asyncio.Task[Group]) -> None:
+        number, version = self._playing.pop(task)
+        if not self._playing and self._busy_since is not None:
+            self._busy += self._clock() - self._busy_since
+            self._busy_since = None
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            self._error, self._open = self._error or error, False
+        else:
+            self._finished.append(Played(number, version, task.result()))
+            self._admit()
+        self._changed.set()
+
+    def _busy_seconds(self) -> float:
+        """Seconds in which something was played, since this was last asked."""
+        now = self._clock()
+        if self._busy_since is not None:
+            self._busy += now - self._busy_since
+            self._busy_since = now
+        found, self._busy = self._busy, 0.0
+        return found
