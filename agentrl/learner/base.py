@@ -25,6 +25,10 @@ class PolicyLearner(Protocol):
         """As `logprobs`, of the model as it was before any update."""
         ...
 
+    def values(self, rows: Sequence[Row]) -> list[Float32]:
+        """The critic's values (T,) of the states before each row's trained tokens, else 0.0."""
+        ...
+
     def score(self, sequences: list[Int32]) -> list[Float32]:
         """Log-probabilities (T-1,) of each sequence at temperature 1."""
         ...

@@ -27,6 +27,19 @@ class Layout(NamedTuple):
         return any(parent >= 0 for parent in self.parents)
 
 
+class RowValues(NamedTuple):
+    """What a critic learns at each of a row's T tokens; 0.0 where it learns nothing.
+
+    `weight`, `target` and `spread` are those of `agentrl.credit.values.ValueTargets`; `old` is the
+    value before the iteration's first update. The value of a token is that of the state before it.
+    """
+
+    weight: Float32  # (T,)
+    target: Float32
+    spread: Float32
+    old: Float32
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One packed row of T tokens in S segments, one after another.
@@ -40,6 +53,7 @@ class Row:
     credit (`positive`, `negative`, `weight`, see `Credit`) and its behaviour log-probability.
     Every sampled token is trained in exactly one row, however many leaves share it. `sources` (T,)
     says which action token of the batch's `TurnTable` a trained token is, -1 where it is none.
+    `values` is there where a critic learns too.
     """
 
     token_ids: Int32
@@ -51,6 +65,7 @@ class Row:
     weight: Float32
     behavior_logprobs: Float32
     sources: Int32
+    values: RowValues | None = None
 
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in _PER_TOKEN}
@@ -126,7 +141,7 @@ class Row:
         return int(np.count_nonzero(self.weight))
 
 
-_PER_TOKEN = tuple(field.name for field in fields(Row) if field.name != "parents")
+_PER_TOKEN = tuple(one.name for one in fields(Row) if one.name not in ("parents", "values"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +181,21 @@ def scatter(rows: Sequence[Row], **columns: Float64) -> tuple[Row, ...]:
     return tuple(changed)
 
 
+def with_values(rows: Sequence[Row], **columns: Float64) -> tuple[Row, ...]:
+    """`rows` with `values`: the fields of `RowValues`, each over all action tokens (`gather`)."""
+    changed = []
+    for row in rows:
+        trained = row.sources >= 0
+        found = {}
+        for name, values in columns.items():
+            found[name] = np.zeros(len(row), np.float32)
+            found[name][trained] = values[row.sources[trained]]
+        changed.append(replace(row, values=RowValues(**found)))
+    return tuple(changed)
+
+
 def join_rows(rows: Sequence[Row]) -> Row:
-    """One row of all segments of `rows` (at least one), in order."""
+    """One row of all segments of `rows` (at least one), in order; without their `values`."""
     shifts = np.cumsum([0] + [len(row.parents) for row in rows[:-1]])
     columns = {
         name: np.concatenate([getattr(row, name) for row in rows])
@@ -203,3 +231,26 @@ def pack_rows(rows: Sequence[Row], pack_tokens: int) -> tuple[Row, ...]:
         bins[number].append(index)
         room[number] -= length
     return tuple(join_rows([rows[index] for index in members]) for members in bins)
+
+
+def check_trainable(row: Row, row_id: int) -> None:
+    """Raise `ContractError` on a trained token without predecessor or with a number not finite."""
+    trained = np.flatnonzero(row.weight)
+    first = trained[row.previous[trained] < 0]
+    if len(first):
+        raise ContractError(
+            f"row {row_id}: token {first[0]} is the first of its sequence and cannot be trained: "
+            "nothing predicts it"
+        )
+    columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
+    finite = np.isfinite([column[trained] for column in columns]).all(axis=0)
+    if not finite.all():
+        raise ContractError(
+            f"row {row_id}: the credit or the behaviour log-probability of token "
+            f"{trained[~finite][0]} is not finite: so it came from the credit or the engine"
+        )
+
+
+def empty_row() -> Row:
+    """A row that trains nothing, for a rank that has no more rows."""
+    return Row.sequence([0], weight=[0.0])

@@ -14,14 +14,25 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from agentrl.core.errors import CheckpointError, ContractError, LearnerError, SetupError
+from agentrl.core.errors import CheckpointError, ContractError, LearnerError
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.weights import WeightFile
-from agentrl.learner.batch import Row
+from agentrl.learner.batch import Row, check_trainable, empty_row
+from agentrl.learner.critic import (
+    VALUE_SUMS,
+    Critic,
+    TaughtTokens,
+    check_values,
+    value_metrics,
+    value_sums,
+    value_terms,
+)
+from agentrl.learner.forget import Forgotten, forget_terms
 from agentrl.learner.kernels import TrainedTokens
 from agentrl.learner.loss import SUMS, Objective, metrics, nll_terms, policy_terms, token_sums
 from agentrl.learner.model import PackedPolicy, load_policy
 from agentrl.learner.optimized import Optimized
+from agentrl.learner.ranks import device_of, join
 
 if TYPE_CHECKING:
     from agentrl.learner.logprobs import ChunkedLoss
@@ -59,8 +70,8 @@ class Learner:
         self.updates = 0
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        self.device = _device(settings.device)
-        _join(settings.ranks, rank, address, self.device)
+        self.device = device_of(settings.device)
+        join(settings.ranks, rank, address, self.device)
 
         def load(*, trained: bool) -> PackedPolicy:
             return load_policy(
@@ -77,7 +88,16 @@ class Learner:
         if objective == "policy" and settings.needs_reference and settings.lora is None:
             self._reference = load(trained=False).to(self.device).requires_grad_(False)
         self._policy = load(trained=True).to(self.device)
-        self._engine = Optimized(self._policy, settings)
+        self._critic_settings = settings.critic if objective == "policy" else None
+        self._critic: Critic | None = None
+        head = None
+        if self._critic_settings is not None:
+            if self._critic_settings.trunk == "shared":
+                head = self._policy.add_value_head().to(self.device)
+            else:
+                self._critic = Critic(load(trained=True), settings, self.device)
+        self._engine = Optimized(self._policy, settings, apart=head)
+        self._forgotten = Forgotten(list(self._policy.parameters()))
         self._shared: WeightFile | None = None
         self._closed = False
 
@@ -94,24 +114,34 @@ class Learner:
         """
         if not denominator > 0:
             raise ContractError(f"the batch's denominator must be positive, got {denominator}")
+        self._refuse_forgotten("trained")
         started = time.perf_counter()
         names = range(len(rows)) if row_ids is None else row_ids
         kept = [(i, row) for i, row in zip(names, rows, strict=True) if row.trained_tokens]
         for row_id, row in kept:
-            _check(row, row_id)
-        sums = torch.zeros(len(SUMS), dtype=torch.float64)
+            check_trainable(row, row_id)
+        sums = torch.zeros(len(SUMS) + len(VALUE_SUMS), dtype=torch.float64)
         count = int(self._largest(len(kept)))
         largest = 0.0
+        moves = self.updates >= self._warmup
         for index in range(count):
             # A rank with fewer rows goes through as many passes: gradients are reduced in each.
-            row_id, row = kept[index] if index < len(kept) else (-1, _empty_row())
-            found, apart = self._backward(row, row_id, denominator)
-            sums += found
-            largest = max(largest, apart)
-        total = dict(zip(SUMS, self._summed(sums).tolist(), strict=True))
-        rate = self.settings.optimizer.rate(self.updates)
-        norm = self._engine.step(rate, update=self.updates) if count else 0.0
-        self.updates += count > 0
+            row_id, row = kept[index] if index < len(kept) else (-1, empty_row())
+            taught = self._taught(row, row_id)
+            if moves:
+                found, apart = self._backward(row, row_id, denominator, taught)
+                sums += found
+                largest = max(largest, apart)
+            if self._critic is not None and taught is not None:
+                scale = self._world / denominator
+                sums[len(SUMS) :] += self._critic.backward(
+                    self._inputs(row), row.layout, taught, scale=scale, update=self.updates
+                )
+        summed = self._summed(sums).tolist()
+        total = dict(zip(SUMS, summed, strict=False))
+        steps = self._step(moves=moves) if count else {}
+        if self._critic_settings is not None:
+            steps |= value_metrics(summed[len(SUMS) :], denominator, self._critic_settings)
         means = metrics(
             total,
             denominator,
@@ -121,18 +151,31 @@ class Learner:
         )
         if self.objective == "policy":
             means["train/behavior_difference_largest"] = self._largest(largest)
-        return means | {
-            "train/gradient_norm": norm,
-            "train/learning_rate": rate if count else 0.0,
-            "train/updates": float(self.updates),
-            "train/seconds": time.perf_counter() - started,
-        }
+        idle = {"train/gradient_norm": 0.0, "train/learning_rate": 0.0}
+        return (
+            means
+            | idle
+            | steps
+            | {
+                "train/updates": float(self.updates),
+                "train/seconds": time.perf_counter() - started,
+            }
+        )
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""
         return self._columns(
             rows, lambda row: self._forward(row, temperature=self.temperature).logprobs
         )
+
+    def values(self, rows: Sequence[Row]) -> list[Float32]:
+        """The critic's values (T,) of the states before each row's trained tokens, else 0.0.
+
+        Raises `LearnerError` where there is no critic.
+        """
+        if self._critic_settings is None:
+            raise LearnerError("this learner has no critic: learner.critic is not set")
+        return self._columns(rows, self._values_of)
 
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """As `logprobs`, of the reference: the model as it was loaded, before any update.
@@ -149,10 +192,10 @@ class Learner:
     def _columns(self, rows: Sequence[Row], evaluate: Callable[[Row], Tensor]) -> list[Float32]:
         """What `evaluate` says of each row's trained tokens, as columns (T,)."""
         for index, row in enumerate(rows):
-            _check(row, index)
+            check_trainable(row, index)
         found: list[Float32] = []
         for index in range(int(self._largest(len(rows)))):
-            row = rows[index] if index < len(rows) else _empty_row()
+            row = rows[index] if index < len(rows) else empty_row()
             values = evaluate(row)
             column = np.zeros(len(row), np.float32)
             column[np.flatnonzero(row.weight)] = values.float().cpu().numpy()
@@ -171,6 +214,41 @@ class Learner:
             row = Row.sequence(token_ids, weight=weight)
             scores.append(self._forward(row, temperature=1.0).logprobs.float().cpu().numpy())
         return scores
+
+    def forget(self, rows: Sequence[Row], *, rate: float) -> None:
+        """Move the weights a step of `rate` away from the trained tokens of `rows`, until `recall`.
+
+        One plain gradient step on the mean of `forget_terms` over all ranks' tokens (EEPO). What is
+        published and scored meanwhile is the moved policy; training it or saving it is refused. Not
+        with ZeRO 3, whose ranks hold parts of the weights.
+        """
+        self._refuse_forgotten("moved again")
+        kept = [row for row in rows if row.trained_tokens]
+        tokens = float(self._summed(torch.tensor([float(sum(r.trained_tokens for r in kept))])))
+        gradients = self._forgotten.zeros()
+        for row in kept:
+            # Past DeepSpeed, which lets nobody else ask for a gradient of what went through it.
+            result: ChunkedLoss = self._policy(
+                *self._inputs(row),
+                layout=row.layout,
+                temperature=self.temperature,
+                terms=lambda _span, logprobs, _entropies: forget_terms(logprobs),
+                scale=1.0 / max(tokens, 1.0),
+            )
+            for total, found in zip(gradients, self._forgotten.gradient(result.loss), strict=True):
+                total.add_(found)
+        if self._world > 1:
+            for gradient in gradients:
+                torch.distributed.all_reduce(gradient)
+        self._forgotten.step(gradients, rate=rate)
+
+    def recall(self) -> None:
+        """Undo `forget`, bit for bit; without one nothing happens."""
+        self._forgotten.undo()
+
+    def _refuse_forgotten(self, what: str) -> None:
+        if self._forgotten.active:
+            raise LearnerError(f"the weights are those after `forget`: they cannot be {what}")
 
     def export(self, path: Path) -> None:
         """Write the weights under hub names to the safetensors file `path`, whole or not at all."""
@@ -201,8 +279,11 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and counters into `folder`; the caller makes that atomic."""
+        self._refuse_forgotten("saved")
         folder.mkdir(parents=True, exist_ok=True)
         self._engine.save(folder)
+        if self._critic is not None:
+            self._critic.save(folder / "critic")
         if self._rank == 0:
             (folder / _STATE).write_text(json.dumps(self._identity() | {"updates": self.updates}))
         self._meet()
@@ -226,6 +307,8 @@ class Learner:
                     f"{value!r}. Resume with the recipe that wrote the checkpoint"
                 )
         self._engine.load(folder)
+        if self._critic is not None:
+            self._critic.load(folder / "critic")
         self.updates = int(state["updates"])
 
     def close(self) -> None:
@@ -235,13 +318,19 @@ class Learner:
             if self._shared is not None:
                 self._shared.close()
             self._engine.close()
+            if self._critic is not None:
+                self._critic.close()
 
-    def _backward(self, row: Row, row_id: int, denominator: float) -> tuple[Tensor, float]:
-        """Add the gradient of `row` to the engine's.
+    def _backward(
+        self, row: Row, row_id: int, denominator: float, taught: TaughtTokens | None
+    ) -> tuple[Tensor, float]:
+        """Add the gradient of `row` to the policy's, that of a critic on its trunk included.
 
-        Returns its `SUMS` on the CPU and the largest |policy - behaviour log-probability|.
+        Returns the row's `SUMS` and, behind them, that critic's `VALUE_SUMS` on the CPU, and the
+        largest |policy - behaviour log-probability|.
         """
         tokens = self._tokens(row)
+        critic = self._critic_settings
 
         def terms(span: slice, logprobs: Tensor, entropies: Tensor) -> Tensor:
             part = tokens.part(span)
@@ -249,9 +338,18 @@ class Learner:
                 return nll_terms(logprobs, part)
             return policy_terms(logprobs, entropies, part, self.settings.loss)
 
+        def worth(values: Tensor) -> Tensor:
+            assert critic is not None and taught is not None
+            check_values(values, self.updates)
+            return critic.weight * value_terms(values, taught, critic.value_clip)
+
         # DeepSpeed averages gradients over ranks; the loss is a sum over them.
         result = self._forward(
-            row, temperature=self.temperature, terms=terms, scale=self._world / denominator
+            row,
+            temperature=self.temperature,
+            terms=terms,
+            scale=self._world / denominator,
+            value_terms=worth if self._policy.value_head is not None else None,
         )
         finite = torch.isfinite(result.logprobs)
         if not bool(finite.all()):
@@ -265,11 +363,56 @@ class Learner:
         sums = token_sums(
             result.logprobs, result.entropies, tokens, self.settings.loss, objective=self.objective
         ).cpu()
+        values = torch.zeros(len(VALUE_SUMS), dtype=torch.float64)
+        if result.values is not None and critic is not None and taught is not None:
+            values = value_sums(result.values, taught, critic.value_clip)
         apart = (result.logprobs.detach() - tokens.behavior).abs()
-        return sums, float(apart.max()) if len(apart) else 0.0
+        return torch.cat([sums, values]), float(apart.max()) if len(apart) else 0.0
+
+    def _taught(self, row: Row, row_id: int) -> TaughtTokens | None:
+        """What a critic learns of `row`; None where there is no critic."""
+        if self._critic_settings is None:
+            return None
+        return TaughtTokens.of(row, row_id, self.device)
+
+    def _values_of(self, row: Row) -> Tensor:
+        if self._critic is not None:
+            return self._critic.values(self._inputs(row), row.layout)
+        values = self._forward(row, temperature=1.0, values_alone=True).values
+        assert values is not None
+        return values
+
+    @property
+    def _warmup(self) -> int:
+        """Updates that leave the policy as it is."""
+        return 0 if self._critic_settings is None else self._critic_settings.warmup_updates
+
+    def _step(self, *, moves: bool) -> dict[str, float]:
+        """The optimizers' steps, the policy's only if it `moves`; their metrics."""
+        found: dict[str, float] = {}
+        critic, optimizer = self._critic_settings, self.settings.optimizer
+        if moves:
+            rate = optimizer.rate(self.updates - self._warmup)
+            rates = [rate]
+            if self._policy.value_head is not None and critic is not None:
+                rates.append(critic.optimizer(optimizer).rate(self.updates))
+                found["train/value_learning_rate"] = rates[-1]
+            norm = self._engine.step(*rates, update=self.updates)
+            found |= {"train/gradient_norm": norm, "train/learning_rate": rate}
+        if self._critic is not None:
+            found |= self._critic.step(self.updates)
+        self.updates += 1
+        return found
 
     def _forward(
-        self, row: Row, *, temperature: float, terms: object = None, scale: float = 1.0
+        self,
+        row: Row,
+        *,
+        temperature: float,
+        terms: object = None,
+        scale: float = 1.0,
+        value_terms: object = None,
+        values_alone: bool = False,
     ) -> ChunkedLoss:
         """The policy on one row; without `terms` only its log-probabilities, and no gradient."""
         with torch.set_grad_enabled(terms is not None):
@@ -280,6 +423,8 @@ class Learner:
                 terms=terms,
                 scale=scale,
                 entropy_gradient=self.objective == "policy" and self.settings.loss.entropy > 0,
+                value_terms=value_terms,
+                values_alone=values_alone,
             )
         return result
 
@@ -317,6 +462,7 @@ class Learner:
             "zero_stage": self.settings.zero_stage,
             "dtype": self.settings.dtype,
             "lora": None if lora is None else lora.model_dump(mode="json"),
+            "critic": None if self._critic_settings is None else self._critic_settings.trunk,
         }
 
     @property
@@ -340,62 +486,3 @@ class Learner:
     def _meet(self) -> None:
         if self._world > 1:
             torch.distributed.barrier()
-
-
-def _check(row: Row, row_id: int) -> None:
-    """Raise where a trained token has no predecessor or a number that is not finite."""
-    trained = np.flatnonzero(row.weight)
-    first = trained[row.previous[trained] < 0]
-    if len(first):
-        raise ContractError(
-            f"row {row_id}: token {first[0]} is the first of its sequence and cannot be trained: "
-            "nothing predicts it"
-        )
-    columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
-    finite = np.isfinite([column[trained] for column in columns]).all(axis=0)
-    if not finite.all():
-        raise ContractError(
-            f"row {row_id}: the credit or the behaviour log-probability of token "
-            f"{trained[~finite][0]} is not finite: so it came from the credit or the engine"
-        )
-
-
-def _empty_row() -> Row:
-    """A row that trains nothing, for a rank that has no more rows."""
-    return Row.sequence([0], weight=[0.0])
-
-
-def _device(name: str) -> torch.device:
-    """The device of a setting; `"auto"` is a GPU where there is one."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise SetupError(
-            "learner.device is 'cuda', but torch sees no GPU. Use 'auto', or install the GPU build "
-            'of torch: pip install "agentrl[gpu]"'
-        )
-    if name == "cpu" or not available:
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def _join(ranks: int, rank: int, address: str | None, device: torch.device) -> None:
-    """Meet the other ranks; a process that already met somebody else must have met as many."""
-    # DeepSpeed chooses its accelerator when it is first imported, from this variable.
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    os.environ.setdefault("LOCAL_RANK", "0")  # each rank sees its own GPU only, as Ray gives it
-    if torch.distributed.is_initialized():
-        found = torch.distributed.get_world_size()
-        if found != ranks:
-            raise SetupError(
-                f"this process already belongs to a torch.distributed group of {found}, the "
-                f"learner needs one of {ranks}. Run several ranks as Ray actors (runtime: ray)"
-            )
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    if ranks == 1:
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-        return
-    if address is None:
-        raise SetupError(f"{ranks} ranks need an address to meet at, tcp://host:port")
-    torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=ranks)

@@ -27,11 +27,13 @@ class ChunkedLoss(NamedTuple):
     """The loss (a scalar with a gradient) and the tokens' log-probabilities and entropies (N,).
 
     The latter two are in nats, under the softmax of logits / temperature, without a gradient.
+    `values` (N,) are those of a critic on the same hidden states, where there is one.
     """
 
     loss: Tensor
     logprobs: Tensor
     entropies: Tensor
+    values: Tensor | None = None
 
 
 def chunked_logprobs(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from agentrl.core.errors import SetupError
 from agentrl.learner.attention import attend_segments
 from agentrl.learner.batch import Layout
+from agentrl.learner.critic import ValueHead, ValueTerms
 from agentrl.learner.logprobs import ChunkedLoss, Terms, chunked_logprobs, chunked_loss
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class PackedPolicy(nn.Module):
         super().__init__()
         self.model = model
         self.head = _Head(model.get_output_embeddings().weight)
+        self.value_head: ValueHead | None = None
         self.lora = lora
 
     def forward(
@@ -105,32 +107,55 @@ class PackedPolicy(nn.Module):
         terms: Terms | None = None,
         scale: float = 1.0,
         entropy_gradient: bool = False,
+        value_terms: ValueTerms | None = None,
+        values_alone: bool = False,
     ) -> ChunkedLoss:
         """Loss (`chunked_loss` with `terms`) of the tokens at indices `trained` (N,) of a row (T,).
 
         Each is predicted from the token before it on its path, at index `previous` (N,). Without
-        `terms` the loss is 0 and the row's log-probabilities and entropies are all there is.
+        `terms` the loss is 0 and the row's log-probabilities and entropies are all there is. With
+        a value head there are values too; scale · `value_terms` of them is added to the loss, and
+        `values_alone` spares the logits.
         """
-        hidden = self._backbone(
+        hidden = self.backbone(
             input_ids=token_ids[None],
             position_ids=positions[None],
             use_cache=False,
             layout=layout,
         ).last_hidden_state[0]
+        hidden = hidden[previous]
+        values = None if self.value_head is None else self.value_head(hidden)
+        if values_alone:
+            none = hidden.new_zeros(0)
+            return ChunkedLoss(hidden.new_zeros(()), none, none, values)
         result: ChunkedLoss = self.head(
-            hidden[previous],
+            hidden,
             token_ids[trained],
             temperature=temperature,
             terms=terms,
             scale=scale,
             entropy_gradient=entropy_gradient,
         )
-        return result
+        if values is None or value_terms is None:
+            return result._replace(values=values)
+        loss = result.loss + scale * value_terms(values).sum()
+        return result._replace(loss=loss, values=values)
 
     @property
-    def _backbone(self) -> nn.Module:
+    def backbone(self) -> nn.Module:
+        """The decoder without its output projection."""
         backbone: nn.Module = getattr(self.model, self.model.base_model_prefix)
         return backbone
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden state."""
+        return int(self.head.weight.shape[1])
+
+    def add_value_head(self) -> ValueHead:
+        """Give the policy a critic on its own hidden states."""
+        self.value_head = ValueHead(self.width)
+        return self.value_head
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:

@@ -48,6 +48,50 @@ class LoraSettings(Settings):
     targets: tuple[str, ...] | None = None
 
 
+class CriticSettings(Settings):
+    """What says how much a state is worth, for credit that asks (`gae`, `turn_gae`, `bilevel_gae`).
+
+    `trunk` "own" is a copy of the policy's decoder with a linear head and an AdamW of its own: as
+    much memory as the policy once more, and nothing of it touches the policy. "shared" is a linear
+    head on the policy's hidden states, trained in the policy's own pass: its loss is added to the
+    policy's with weight `coefficient` (None: 0.1, as TRL has it). `learning_rate` is that of all
+    that is not the policy's; `learner.optimizer` says the rest. In the first `warmup_updates`
+    updates a critic of its own learns while the policy stays.
+
+    The loss is 1/2 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) with c = `value_clip`
+    (verl and OpenRLHF 0.5, TRL 0.2), aggregated as the policy's; None, without the second term.
+    """
+
+    trunk: Literal["own", "shared"] = "own"
+    learning_rate: float = Field(default=1.0e-5, gt=0.0)
+    value_clip: float | None = Field(default=None, gt=0.0)
+    coefficient: float | None = Field(default=None, gt=0.0)
+    warmup_updates: int = Field(default=0, ge=0)
+
+    @property
+    def weight(self) -> float:
+        """What the value loss is multiplied by in a shared trunk."""
+        return 0.1 if self.coefficient is None else self.coefficient
+
+    def optimizer(self, policy: OptimizerSettings) -> OptimizerSettings:
+        """The critic's, given the policy's: as that but for the learning rate."""
+        return policy.model_copy(update={"learning_rate": self.learning_rate})
+
+    @model_validator(mode="after")
+    def _check(self) -> CriticSettings:
+        if self.trunk == "own" and self.coefficient is not None:
+            raise ValueError(
+                "`coefficient` weighs the value loss beside the policy's in a shared trunk; a "
+                "critic of its own has a `learning_rate` instead"
+            )
+        if self.trunk == "shared" and self.warmup_updates:
+            raise ValueError(
+                "`warmup_updates` train the critic while the policy stays, which a shared trunk "
+                "cannot; use trunk 'own', or leave them out"
+            )
+        return self
+
+
 class LearnerSettings(Settings):
     """How the policy is trained: loss, optimizer, ranks and memory.
 
@@ -68,6 +112,7 @@ class LearnerSettings(Settings):
     correction: AnyCorrection | None = Field(default=None, discriminator="type")
     optimizer: OptimizerSettings = OptimizerSettings()
     lora: LoraSettings | None = None
+    critic: CriticSettings | None = None
 
     @property
     def needs_reference(self) -> bool:

@@ -90,6 +90,10 @@ class RankActor:
         """See `Learner`."""
         return self._ready().logprobs(rows)
 
+    def values(self, rows: Sequence[Row]) -> list[Float32]:
+        """See `Learner`."""
+        return self._ready().values(rows)
+
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner`."""
         return self._ready().reference_logprobs(rows)
@@ -181,6 +185,10 @@ class LearnerGroup:
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.logprobs`, in the order of `rows`."""
         return self._dealt("logprobs", rows)
+
+    def values(self, rows: Sequence[Row]) -> list[Float32]:
+        """See `Learner.values`, in the order of `rows`."""
+        return self._dealt("values", rows)
 
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.reference_logprobs`, in the order of `rows`."""
