@@ -10,6 +10,7 @@ from agentrl.core.types import ROOT, Float64
 from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.grpo import SoftAttribution
 from agentrl.credit.nodes import difference, leaves_below
+from agentrl.credit.reinforce_pp import whitened
 from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
 from agentrl.credit.table import Bool, TurnTable
 
@@ -27,8 +28,8 @@ class TreePoCredit(SoftAttribution):
     leaves` weighs x_d by the number of trajectories that share P_d; "alike" is what the released
     script uses. On chains only d = 0 is left: R - mean.
 
-    Whitening takes the mean of the iteration away, so that even a group whose returns are all equal
-    gets an advantage; `scale="none"` keeps it at exactly 0.
+    Whitening takes the mean of the iteration away, so that a group whose returns are all equal gets
+    an advantage where other groups' do not balance; `scale="none"` keeps it at exactly 0.
     """
 
     type: Literal["tree_po"] = "tree_po"
@@ -45,7 +46,8 @@ class TreePoCredit(SoftAttribution):
         advantage = difference(value, self._baseline(table, levels, value, counted))
         advantage = np.where(found.trains, advantage, 0.0)
         if self.scale == "std":
-            advantage = _whitened(table, levels, advantage, found.trains)
+            tokens = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn]
+            advantage = whitened(advantage, np.where(found.trains, tokens, 0.0))
         return found._replace(advantage=advantage)
 
     def _baseline(self, table: TurnTable, levels: Levels, value: Float64, counted: Bool) -> Float64:
@@ -67,15 +69,3 @@ class TreePoCredit(SoftAttribution):
 
     def _weight(self, size: Float64) -> Float64:
         return size if self.weighting == "leaves" else np.ones_like(size)
-
-
-def _whitened(table: TurnTable, levels: Levels, advantage: Float64, trains: Bool) -> Float64:
-    """`advantage` (L,) of the leaves that train, whitened over all their action tokens."""
-    tokens = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn]
-    tokens = np.where(trains, tokens, 0.0)
-    count = tokens.sum()
-    if count < 2:
-        return advantage
-    centred = advantage - (tokens * advantage).sum() / count
-    variance = (tokens * centred**2).sum() / (count - 1)
-    return np.where(trains, centred / np.sqrt(variance + 1e-8), 0.0)
