@@ -11,6 +11,7 @@ from agentrl.core.errors import RecipeError
 from agentrl.recipe.check import Purpose
 from agentrl.recipe.keys import find_sections
 from agentrl.recipe.load import differences, dump, load, load_with_source
+from agentrl.recipe.presets import PRESETS
 from agentrl.recipe.source import find_recipe, read_source, shipped_recipes
 
 app = typer.Typer(help="Show and check recipes.", no_args_is_help=True)
@@ -61,6 +62,15 @@ def check(
             console.print(f"{recipe}: ok")
     if mistakes:
         raise RecipeError("\n".join(mistakes))
+
+
+@app.command()
+def presets() -> None:
+    """List the published algorithms that a recipe can name as its `preset`."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    width = max(map(len, PRESETS))
+    for name, preset in sorted(PRESETS.items()):
+        console.print(f"{name:{width}}  {preset.about} ({preset.source})")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from agentrl.core.settings import Settings
 from agentrl.recipe.band import without_stale_band
 from agentrl.recipe.check import Purpose, find_problems
 from agentrl.recipe.messages import Problem, problems_of
+from agentrl.recipe.presets import described, with_preset
 from agentrl.recipe.schema import EnvSettings, Recipe
 from agentrl.recipe.source import Place, Source, find_recipe, read_source
 
@@ -40,6 +41,7 @@ def load_with_source(
 ) -> Loaded:
     """As `load`, keeping where each setting came from."""
     source = read_source(find_recipe(path), overrides)
+    _lay_under(source)
     try:
         # JSON in, so that strict types still take a list for a tuple.
         recipe = Recipe.model_validate_json(json.dumps(source.data), strict=True)
@@ -49,6 +51,14 @@ def load_with_source(
     if problems or source.problems:
         raise RecipeError("\n".join([*source.problems, *_lines(problems, source)]))
     return Loaded(without_stale_band(recipe, overrides), source)
+
+
+def _lay_under(source: Source) -> None:
+    """Put the settings of the recipe's preset under its own, each with where it comes from."""
+    data, places = with_preset(source.data)
+    source.data.update(data)
+    for place in places:
+        source.origins[place] = described(str(data["preset"]))
 
 
 def _lines(problems: Sequence[Problem], source: Source) -> Iterator[str]:
