@@ -22,6 +22,8 @@ ABOUT = {
     "band.low": "lowest score of its runs",
     "band.high": "highest score of its runs",
     "band.generated_tokens": "generated tokens after which they were evaluated",
+    "preset": "a published algorithm, whose settings stand below the recipe's own: `agentrl recipe "
+    "presets`",
     "seed": "fixes tasks, sampling and branching",
     "runtime": "ray: a process for each rollout worker and learner rank; local: one for all",
     "cluster": "address of a Ray cluster to join; none: this machine",
@@ -82,7 +84,11 @@ ABOUT = {
     "sampler.trees": "trees of one task, each of which starts with a whole chain",
     "sampler.expansions": "new lines of a tree in one round, each from one of its nodes",
     "sampler.rounds": "times that a tree is expanded",
-    "sampler.penalty": "what each sibling takes from a turn's score",
+    "sampler.branch_probability": "share of turns that branch where the entropy is the line's first",
+    "sampler.entropy_weight": "by how much a rise of the entropy raises that share",
+    "sampler.split": "weight of H_root - H_tool in the share of the budget that starts at the prompt",
+    "sampler.penalty": "what each sibling takes from a turn's score (at2po), or each branch just "
+    "before it from its P (aepo)",
     "sampler.widths": "continuations of each state after 0, 1, ... turns; 1 past the last",
     "sampler.simulations": "trajectories of one tree's search",
     "sampler.width": "continuations of a node before a search goes below it",
@@ -138,7 +144,8 @@ ABOUT = {
     "learner.device": "device of the learner; auto: a GPU if there is one",
     "learner.dtype": "dtype of the learner's weights",
     "learner.threads": "CPU threads of a rank; none: PyTorch's",
-    "learner.loss.level": "what has one importance ratio: a token, a turn (AT²PO), a trajectory (GSPO)",
+    "learner.loss.level": "what has one importance ratio: a token, a turn (AT²PO), a trajectory "
+    "(GSPO)",
     "learner.loss.clip_low": "the lower bound: 1 - clip_low of a ratio, -clip_low of its logarithm "
     "(logclip), a fall of the probability (dppo)",
     "learner.loss.clip_high": "the upper bound, as clip_low",
@@ -148,7 +155,7 @@ ABOUT = {
     "learner.loss.tau_negative": "the same for a loss; higher fades sooner",
     "learner.loss.divergence": "distance that masks a token: of probabilities (tv), or their kl",
     "learner.loss.beta": "quadratic: pull to the behaviour policy; gvpo: scale of the log-ratios",
-    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum of tokens each), "
+    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum over their tokens) "
     "or `constant` tokens each",
     "learner.loss.constant": "tokens that a trajectory is divided by, for aggregation: constant",
     "learner.loss.kl": "weight of the penalty against the reference; 0.0: no reference",
@@ -178,9 +185,21 @@ ABOUT = {
     "train.iterations": "iterations of the run",
     "train.tasks_per_iteration": "tasks in an iteration, each a group of trajectories",
     "train.updates_per_iteration": "optimizer steps into which an iteration's groups are parted",
-    "train.mode": "async samples the next iteration while the learner updates on this one",
+    "train.max_lag": "policy versions that a trained token may be behind; 0: sampling waits for "
+    "each update",
     "train.max_generated_tokens": "the run ends when so many tokens were sampled",
     "train.max_tool_calls": "the run ends when so many tool calls were made",
+    "train.refill": "most further rounds of tasks while too few groups pass the filters",
+    "train.hints": "shares of the solution for groups that failed, as in [0.25, 0.5, 0.75]",
+    "train.curriculum": "section that draws tasks by their running success rates",
+    "train.curriculum.band": "rates of the tasks to draw; none: weights p (1 - p)",
+    "train.curriculum.explore": "share of the tasks that is drawn uniformly",
+    "train.replay": "section that compares groups that failed with a stored success",
+    "train.replay.capacity": "newest successes of a task that are kept",
+    "train.overlong": "section that takes a price for length off the reward",
+    "train.overlong.length": "action tokens of a trajectory that pays the whole price",
+    "train.overlong.buffer": "tokens before that from which the price grows",
+    "train.overlong.penalty": "the whole price",
     "train.save_every": "iterations between checkpoints; 0: only at the end",
     "train.keep_checkpoints": "newest checkpoints that stay",
     "eval.every": "iterations between evaluations; 0: none in between",

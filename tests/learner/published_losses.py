@@ -110,28 +110,28 @@ def elements(
         return -a * clipped.mean().exp()
     assert s.type == "ppo"
     if s.level == "token":
-        ratio = log_ratio.exp()
+        ratio, fixed = log_ratio.exp(), still.exp()
     elif s.level == "turn":
-        ratio = torch.stack([still[turns == k].mean() for k in turns]).exp() * own
+        fixed = torch.stack([still[turns == k].mean() for k in turns]).exp()
+        ratio = fixed * own
     elif s.level == "sequence":
-        ratio = log_ratio.mean().exp().expand(len(logp))
+        ratio, fixed = (one.mean().exp().expand(len(logp)) for one in (log_ratio, still))
     else:
-        ratio = still.mean().exp() * own
-    return _clipped(s, ratio, a)
+        fixed = still.mean().exp().expand(len(logp))
+        ratio = fixed * own
+    return _clipped(s, ratio, fixed, a)
 
 
 def _by_sign(a: Tensor, gain: float, loss: float) -> Tensor:
     return torch.where(a > 0, torch.full_like(a, gain), torch.full_like(a, loss))
 
 
-def _clipped(s: LossSettings, ratio: Tensor, a: Tensor) -> Tensor:
+def _clipped(s: LossSettings, ratio: Tensor, fixed: Tensor, a: Tensor) -> Tensor:
     low, high = 1 - s.clip_low, 1 + s.clip_high
     bounded = torch.clamp(ratio, low, high)
-    if s.entropy_balanced:
-        bounded = torch.where(ratio > high, high / ratio.detach() * ratio, bounded)
     loss = torch.maximum(-ratio * a, -bounded * a)
-    if s.entropy_balanced:  # of two equal values the second is meant
-        loss = torch.where((a > 0) & (ratio > high), -bounded * a, loss)
+    if s.entropy_balanced:
+        loss = torch.where((a > 0) & (fixed > high), -high / fixed * ratio * a, loss)
     if s.dual_clip is not None:
         loss = torch.where(a < 0, torch.minimum(loss, -s.dual_clip * a), loss)
     return loss
