@@ -101,6 +101,30 @@ def _wide_turn(rng: np.random.Generator, tokens: int, vocabulary: int, *, uncert
     )
 
 
+def second_turn_groups(seed: int, *, groups: int, trees: int, arms: int) -> list[Group]:
+    """Groups of trees of one first turn and `arms` second turns, of which each pays 0 or 1.
+
+    What is paid is drawn for every second turn by itself, so nothing depends on the first one. All
+    first turns act from one state, and all second turns of a group from another. One arm makes
+    chains.
+    """
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(groups):
+        grown = []
+        for _ in range(trees):
+            paid = {1 + arm: float(rng.random() < 0.5) for arm in range(arms)}
+            tree = tree_of([ROOT, *[0] * arms], paid)
+            states = ["first", *["second"] * arms]
+            tree.turns[:] = [
+                replace(turn, state_key=state)
+                for turn, state in zip(tree.turns, states, strict=True)
+            ]
+            grown.append(tree)
+        made.append(Group(f"task-{number}", f"task-{number}", tuple(grown)))
+    return made
+
+
 def random_groups(
     seed: int, *, n_groups: int = 3, max_trees: int = 3, max_turns: int = 12
 ) -> list[Group]:
