@@ -146,6 +146,7 @@ class FormatReminder(Wrapper):
 
 WRAPPERS = {
     "format_reminder": "agentrl.core.wrappers:FormatReminder",
+    "hints": "agentrl.core.hints:Hints",
     "try_again": "agentrl.core.try_again:TryAgain",
     "turn_limit": "agentrl.core.wrappers:TurnLimit",
 }

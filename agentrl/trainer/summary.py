@@ -55,12 +55,14 @@ def component_names(turns: Iterable[Turn]) -> list[str]:
     return sorted({name for turn in turns for name in turn.rewards})
 
 
+def attempt_scores(group: Group, name: str) -> list[float]:
+    """One component of each trajectory of `group` that is no failure."""
+    return [component(t, name) for t in group.trajectories() if not t.stop_reason.is_failure]
+
+
 def task_scores(groups: Iterable[Group], name: str) -> list[float]:
     """Each group's mean of one component over its trajectories; NaN where all were failures."""
-    return [
-        _mean([component(t, name) for t in group.trajectories() if not t.stop_reason.is_failure])
-        for group in groups
-    ]
+    return [_mean(attempt_scores(group, name)) for group in groups]
 
 
 def turns_mean(groups: Iterable[Group]) -> float:

@@ -184,9 +184,8 @@ def slowly(one, scores: list[float], advantages: list[float], trains: list[bool]
         top = max(finite, default=0.0)
         good = [v > one.above and (one.keep == "successes" or v >= top - 1e-9) for v in scores]
         return [g and t for g, t in zip(good, trains, strict=True)]
-    ranked = sorted(
-        (at for at, t in enumerate(trains) if t), key=lambda at: (-round(abs(advantages[at]), 7), at)
-    )
+    places = [at for at, t in enumerate(trains) if t]
+    ranked = sorted(places, key=lambda at: (-round(abs(advantages[at]), 7), at))
     k = max(1, math.floor(len(ranked) * (1 - one.prune) + 1e-9))
     return [at in ranked[:k] for at in range(len(trains))]
 
