@@ -9,6 +9,7 @@ from agentrl.core.env import Env
 from agentrl.core.errors import AgentRLError, RecipeError, nearest
 from agentrl.core.registry import env_class, env_settings, make_env
 from agentrl.credit import ReinforceCredit
+from agentrl.credit.values import ValueBaseline
 from agentrl.engine.settings import ScriptedSettings
 from agentrl.recipe.loss_check import loss_problems
 from agentrl.recipe.messages import Problem
@@ -30,7 +31,7 @@ def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
     if purpose != "eval":
         problems += _learner(recipe)
     if purpose == "run":
-        problems += _comparison(recipe)
+        problems += [*_comparison(recipe), *_critic(recipe)]
         problems += loss_problems(recipe)
     if purpose == "sft" and recipe.sft is None:
         said = "sft: field required by `agentrl sft`, as in `sft: {steps: 500}`."
@@ -123,6 +124,24 @@ def _learner(recipe: Recipe) -> Iterator[Problem]:
             ("learner", "ranks"),
             f"learner.ranks: {recipe.learner.ranks} ranks need a process each, and runtime is "
             "'local'. Use 1, or runtime 'ray'.",
+        )
+
+
+def _critic(recipe: Recipe) -> Iterator[Problem]:
+    """A critic and a credit that asks it need one another."""
+    asks = isinstance(recipe.credit, ValueBaseline)
+    if asks and recipe.learner.critic is None:
+        yield Problem(
+            ("credit", "type"),
+            f"credit.type: {recipe.credit.type!r} is against a critic's values, and there is no "
+            "critic. Add `learner: {critic: {trunk: own}}`, or use a credit that compares "
+            "trajectories (grpo, for example).",
+        )
+    if not asks and recipe.learner.critic is not None:
+        yield Problem(
+            ("learner", "critic"),
+            f"learner.critic: nothing reads its values: credit.type is {recipe.credit.type!r}. "
+            "Leave it out, or use gae, turn_gae or bilevel_gae.",
         )
 
 

@@ -101,7 +101,8 @@ def _step(
     batch = pack_groups(
         groups,
         table,
-        _with_effect(table, credit, weights, loss),
+        # A critic learns from tokens whose advantage is 0, too.
+        credit if whole.values is not None else _with_effect(table, credit, weights, loss),
         denominator=denominator(assigned.rows.shares[leaves]),
         pack_tokens=pack_tokens,
     )

@@ -13,6 +13,8 @@ from agentrl.core.env import Env
 from agentrl.core.errors import DataError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Group, Task
+from agentrl.credit.table import TurnTable
+from agentrl.credit.values import ValueBaseline
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import RandomEngine, ScriptedEngine
 from agentrl.engine.tokens import load_tokenizer
@@ -23,6 +25,7 @@ from agentrl.rollout.render import Renderer
 from agentrl.samplers.chain import ChainSampler
 from agentrl.trainer.batches import credit_of, training_steps
 from agentrl.trainer.display import Display
+from agentrl.trainer.values import unvalued
 
 _EPISODES = 2
 
@@ -92,9 +95,12 @@ def _show(group: Group, renderer: Renderer, display: Display) -> None:
 def _show_batch(groups: Sequence[Group], recipe: Recipe, display: Display) -> None:
     # A group of one has nothing to be compared with: its return stands for its advantage.
     method = recipe.credit.model_copy(update={"singleton": "raw"})
+    # No critic was asked, and one that has learned nothing says 0.
+    table = TurnTable.of(groups, with_tokens=method.needs_tokens)
+    table = unvalued(table) if isinstance(method, ValueBaseline) else table
     steps = training_steps(
         groups,
-        credit_of(groups, method, recipe.learner.loss),
+        credit_of(groups, method, recipe.learner.loss, table=table),
         recipe.learner.loss,
         pack_tokens=recipe.learner.pack_tokens,
         updates=1,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from agentrl.core.types import Group
 from agentrl.credit.table import Credit, TurnTable
+from agentrl.credit.values import ValueBaseline
 from agentrl.filters import filter_metrics
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
@@ -21,6 +22,7 @@ from agentrl.trainer.batches import (
 )
 from agentrl.trainer.second_look import SecondLook, against
 from agentrl.trainer.two_pass import two_pass_update
+from agentrl.trainer.values import teach, valued
 
 
 class Improved(NamedTuple):
@@ -42,7 +44,8 @@ class Improver:
         """Credit and update on `groups`; without anything to train there is no update."""
         started = time.monotonic()
         recipe, loss = self.recipe, self.recipe.learner.loss
-        table, looked = await asyncio.to_thread(self.look.penalise, groups, self._table(groups))
+        table = await self._table(groups)
+        table, looked = await asyncio.to_thread(self.look.penalise, groups, table)
         credited = credit_of(groups, recipe.credit, loss, recipe.filters, table=table)
         trained = await asyncio.to_thread(self.look.correct, groups, credited, recipe.credit)
         steps = training_steps(
@@ -54,12 +57,15 @@ class Improver:
         )
         if trained.old is not None:
             steps = against(steps, trained.old, table, groups)
+        if isinstance(recipe.credit, ValueBaseline):
+            steps, taught = teach(steps, credited, recipe.credit, groups)
+            looked |= taught
         metrics = (
             looked
             | trained.metrics
             | credit_metrics(steps)
             | comparison_metrics(credited.assigned.leaves)
-            | credited.assigned.credit.metrics
+            | dict(credited.assigned.credit.metrics)
         )
         metrics |= filter_metrics(recipe.filters, credited.assigned.taken_out)
         for number, step in enumerate(steps):
@@ -70,13 +76,17 @@ class Improver:
         metrics["time/update_seconds"] = time.monotonic() - started
         return Improved(credited.assigned.credit.at_turns(credited.table), metrics)
 
-    def _table(self, groups: Sequence[Group]) -> TurnTable:
-        credit = self.recipe.credit
-        return TurnTable.of(
+    async def _table(self, groups: Sequence[Group]) -> TurnTable:
+        credit, settings = self.recipe.credit, self.recipe.learner
+        table = TurnTable.of(
             groups,
             with_tokens=credit.needs_tokens or self.look.needs_tokens,
             score=self.recipe.eval.score,
         )
+        if settings.critic is None:
+            return table
+        size = settings.pack_tokens
+        return await asyncio.to_thread(valued, groups, table, self.learner, pack_tokens=size)
 
     async def _update(self, step: TrainingStep) -> dict[str, float]:
         loss = self.recipe.learner.loss
