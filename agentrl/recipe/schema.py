@@ -77,8 +77,9 @@ class PolicySettings(Settings):
 class TrainSettings(Settings):
     """How long and in what portions: `iterations` of `tasks_per_iteration` tasks.
 
-    An iteration's groups are trained in `updates_per_iteration` parts. `mode` "async" samples the
-    next iteration while the learner updates on this one. The run also ends when it has spent
+    An iteration's groups are trained in `updates_per_iteration` parts. What is
+    trained was sampled by the policy or one of the `max_lag` versions before it: with 0 sampling
+    waits for each update, otherwise both go on side by side. The run also ends when it has spent
     `max_generated_tokens` or `max_tool_calls`. A checkpoint is written every `save_every`
     iterations (0: only at the end), and the newest `keep_checkpoints` stay.
     """
@@ -86,7 +87,7 @@ class TrainSettings(Settings):
     iterations: int = Field(default=100, ge=1)
     tasks_per_iteration: int = Field(default=16, ge=1)
     updates_per_iteration: int = Field(default=1, ge=1)
-    mode: Literal["sync", "async"] = "sync"
+    max_lag: int = Field(default=0, ge=0)
     max_generated_tokens: int | None = Field(default=None, ge=1)
     max_tool_calls: int | None = Field(default=None, ge=1)
     save_every: int = Field(default=10, ge=0)

@@ -1,9 +1,9 @@
 """The loop: sample, credit, batch, update, sync; evaluate and save every so often.
 
-`train.mode: sync` waits for the update before it samples again. `async` samples the next
-iteration while the learner updates on this one; the weights change between iterations only, so
-the policy lag is one at most, and the importance ratio of the loss is taken against the
-behaviour policy's own log-probabilities in both modes.
+With `train.max_lag` 0 nothing is sampled during an update. Otherwise sampling never pauses: groups
+are played up to so many versions of the policy ahead, new weights reach episodes in the middle, and
+every token keeps the version and the log-probability of the weights that sampled it, against which
+the loss takes its importance ratio (`docs/design/async.md`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.checkpoint import Checkpoints
-from agentrl.trainer.collect import Collector, Sampled
+from agentrl.trainer.collect import Collector
 from agentrl.trainer.display import Display
 from agentrl.trainer.improve import Improver
+from agentrl.trainer.lag import lag_metrics
 from agentrl.trainer.metrics import MetricsLog
 from agentrl.trainer.play import eval_jobs, play
+from agentrl.trainer.stream import Portion
 from agentrl.trainer.summary import (
     Budget,
     component_names,
@@ -71,7 +73,7 @@ class Loop:
         self.fleet = fleet
         self.learner = learner
         self.sync = sync
-        self.collector = Collector(recipe, fleet=fleet, sync=sync, tasks=tasks, display=display)
+        self.collector = Collector(recipe, fleet=fleet, tasks=tasks, display=display)
         self.improver = Improver(recipe, learner)
         self.eval_tasks = eval_tasks
         self.out = out
@@ -82,21 +84,30 @@ class Loop:
         self.iteration = 0
         self.spent = Budget()
         self.evaluations: list[Evaluation] = []
-        self._ahead: Sampled | None = None
 
     async def train(self) -> list[Evaluation]:
         """Run the remaining iterations; returns all evaluations, first to last."""
+        try:
+            await self._train()
+        except LearnerError:
+            # The members stay for another learner, so they finish what they play.
+            await self.collector.stream.drain()
+            raise
+        finally:
+            await self.collector.stream.close()
+        return self.evaluations
+
+    async def _train(self) -> None:
         settings = self.recipe.train
         before = await self._push(self.iteration)
         if self.iteration == 0:
             if self.recipe.eval.at_start:
                 before |= await self._evaluate()
             self.log.write(0, before)
-        while self.iteration < settings.iterations and not self._budget_is_spent():
+        self.collector.advance(self.iteration)
+        while not self._is_last():
             started = time.monotonic()
-            sampled = self._ahead or await self.collector.sample(self.iteration)
-            self._ahead = None
-            metrics = await self._improve(sampled)
+            metrics = await self._improve(await self.collector.sample(self.iteration))
             self.iteration += 1
             metrics |= await self._push(self.iteration)
             metrics |= self._failures()
@@ -106,11 +117,11 @@ class Loop:
                 metrics |= await self._evaluate()
             self.log.write(self.iteration, metrics)
             if self._save_is_due():
-                await asyncio.to_thread(self.save)
-        return self.evaluations
+                await self.save()
+            self.collector.advance(self.iteration)
 
     def _is_last(self) -> bool:
-        return self.iteration >= self.recipe.train.iterations or self._budget_is_spent()
+        return self.iteration >= self.recipe.train.iterations or not self.collector.has_more
 
     def _save_is_due(self) -> bool:
         every = self.recipe.train.save_every
@@ -124,28 +135,22 @@ class Loop:
 
     # -- one iteration ------------------------------------------------------------------------
 
-    async def _improve(self, sampled: Sampled) -> dict[str, float]:
-        """Credit and update on `sampled`; in async mode the next iteration is sampled meanwhile."""
-        recipe, settings = self.recipe, self.recipe.train
-        metrics = rollout_metrics(sampled.groups)
+    async def _improve(self, sampled: Portion) -> dict[str, float]:
+        """Credit and update on `sampled`; what may be played ahead is played meanwhile."""
+        recipe = self.recipe
+        metrics = rollout_metrics(sampled.groups) | lag_metrics(
+            sampled.groups, version=self.iteration, max_lag=recipe.train.max_lag
+        )
         self.display.slowest(slowest_tasks(sampled.groups))
         self._check_failures(sampled.groups, metrics["env/error_rate"])
-        ahead = None
-        if settings.mode == "async" and self.iteration + 1 < settings.iterations:
-            ahead = asyncio.create_task(self.collector.sample(self.iteration + 1))
-        try:
-            improved = await self.improver.improve(sampled.groups)
-        except LearnerError:
-            if ahead is not None:
-                # The members stay for another learner, so they finish what they play.
-                await asyncio.gather(ahead, return_exceptions=True)
-            raise
+        improved = await self.improver.improve(sampled.groups)
         if not improved.metrics["credit/trained_turns"]:
             self.display.line("[yellow]no group has anything to train on: no update[/]")
         self.spent += spent(sampled.groups)
         metrics |= improved.metrics | {
-            "policy/lag_max": float(self.sync.version - sampled.version),
+            "rollout/groups_ahead": float(sampled.ahead),
             "time/rollout_seconds": sampled.seconds,
+            "time/wait_seconds": sampled.waited,
             "rollout/tokens_per_second": metrics["rollout/generated_tokens"] / sampled.seconds,
             "budget/trajectories": float(self.spent.trajectories),
             "budget/generated_tokens": float(self.spent.generated_tokens),
@@ -155,8 +160,6 @@ class Loop:
         if recipe.log.trees and self.iteration % recipe.log.trees == 0:
             path = self.out / "trees" / f"iteration-{self.iteration + 1:06d}.parquet"
             await asyncio.to_thread(store.write, path, sampled.groups, credit=improved.credit)
-        if ahead is not None:
-            self._ahead = await ahead  # Drained: weights change only between iterations.
         return metrics
 
     def _check_failures(self, groups: Sequence[Group], rate: float) -> None:
@@ -168,16 +171,6 @@ class Loop:
             f"{100 * rate:.0f} % of the episodes of iteration {self.iteration + 1} on "
             f"{self.recipe.env.id!r} failed, more than rollout.max_failure_rate = {limit}. "
             "Most frequent: " + "; ".join(f"{count} x {text}" for text, count in causes)
-        )
-
-    def _budget_is_spent(self) -> bool:
-        settings = self.recipe.train
-        return bool(
-            (
-                settings.max_generated_tokens
-                and self.spent.generated_tokens >= settings.max_generated_tokens
-            )
-            or (settings.max_tool_calls and self.spent.tool_calls >= settings.max_tool_calls)
         )
 
     def _failures(self) -> dict[str, float]:
@@ -256,18 +249,18 @@ class Loop:
                 f"{score!r}.{nearest(score, known)} Known: {', '.join(known)}."
             )
 
-    def save(self) -> None:
+    async def save(self) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""
+        stream, write_groups = self.collector.snapshot()
 
         def write(folder: Path) -> None:
             self.learner.save(folder / "learner")
-            if self._ahead is not None:
-                store.write(folder / "ahead.parquet", self._ahead.groups)
+            write_groups(folder)
 
-        self.checkpoints.save(self.iteration, self._state(), write)
+        state = self._state() | {"stream": stream}
+        await asyncio.to_thread(self.checkpoints.save, self.iteration, state, write)
 
     def _state(self) -> dict[str, Any]:
-        ahead = self._ahead
         return {
             "iteration": self.iteration,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -278,7 +271,6 @@ class Loop:
                 self.spent.tool_calls,
             ],
             "evaluations": [[e.iteration, e.scores_P] for e in self.evaluations],
-            "ahead": None if ahead is None else [ahead.version, ahead.seconds],
             "look": self.improver.look.state(),
         }
 
@@ -292,6 +284,6 @@ class Loop:
             Evaluation(i, scores, mean_interval([s for s in scores if s == s]))
             for i, scores in state["evaluations"]
         ]
-        if state["ahead"] is not None:
-            version, seconds = state["ahead"]
-            self._ahead = Sampled(store.read(folder / "ahead.parquet"), version, seconds)
+        self.collector.restore(
+            folder, state["stream"], iteration=self.iteration, spent_on=self.spent
+        )

@@ -58,7 +58,6 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
     collector = Collector(
         recipe,
         fleet=fleet,
-        sync=_Version(),  # type: ignore[arg-type]  # only its version is asked for
         tasks=env.tasks("train"),
         display=display,
     )
@@ -67,6 +66,7 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
     returns: list[float] = []
     tokens: list[int] = []
     for iteration in range(recipe.train.iterations):
+        collector.advance(iteration)
         groups = (await collector.sample(iteration)).groups
         played = [one.episode_return for group in groups for one in group.trajectories()]
         returns.append(sum(played) / len(played))
@@ -74,13 +74,6 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
         tokens.append(spent + (tokens[-1] if tokens else 0))
         await improver.improve(groups)
     return Rehearsal(returns, tokens)
-
-
-@dataclass(slots=True)
-class _Version:
-    """What the collector asks of a weight sync: the table is always the learner's own."""
-
-    version: int = 0
 
 
 @dataclass(slots=True)

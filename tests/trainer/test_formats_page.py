@@ -97,6 +97,8 @@ def test_a_run_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> 
             if "TOOL" in name
             else [name.replace("FILTER", "not_constant")]
             if "FILTER" in name
+            else [name.replace("LAG", "0")]
+            if "LAG" in name
             else [name.replace("COMPONENT", "vowels").replace("SCORE", recipe.eval.score)]
         )
     }
