@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from learner_fakes import VOCABULARY, build_model
+from learner_fakes import VOCABULARY, build_model, random_group
 
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree, Turn
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit, TurnTable, assign, row_weights
@@ -26,35 +26,6 @@ LOSSES = {
     "sequence mean": PpoLoss(aggregation="sequence_mean"),
     "constant": PpoLoss(aggregation="constant", constant=20.0, kl=0.05, kl_estimator="k2"),
 }
-
-
-def random_tree(rng: np.random.Generator, prompt: np.ndarray, *, leaves: int) -> TrajectoryTree:
-    """A tree with about so many leaves, forks anywhere, empty turns and unseen observations."""
-    tree = TrajectoryTree("task", prompt)
-    while len(set(range(len(tree.turns))) - set(tree.parents)) < leaves:
-        above = int(rng.integers(-1, len(tree.turns)))
-        for _ in range(int(rng.integers(1, 4))):
-            size, seen = int(rng.integers(0, 6)), int(rng.integers(0, 4))
-            turn = Turn(
-                action_ids=rng.integers(0, VOCABULARY, size).astype(np.int32),
-                # Off the policy, so that ratios reach all bounds.
-                logprobs=rng.normal(-4.0, 0.7, size).astype(np.float32),
-                entropies=np.zeros(size, np.float32),
-                observation_ids=rng.integers(0, VOCABULARY, seen).astype(np.int32),
-                reward=float(rng.integers(0, 3)) / 2,
-            )
-            above = tree.add(above, turn)
-    for node in sorted(set(range(len(tree.turns))) - set(tree.parents)):
-        failed = rng.random() < 0.1
-        tree.end(node, StopReason.ENV_ERROR if failed else StopReason.TERMINATED)
-    return tree
-
-
-def random_group(seed: int, *, leaves: int) -> Group:
-    rng = np.random.default_rng(seed)
-    prompt = rng.integers(0, VOCABULARY, 5).astype(np.int32)
-    trees = tuple(random_tree(rng, prompt, leaves=max(1, leaves // 3)) for _ in range(3))
-    return Group("task", "task", trees)
 
 
 def flattened(groups, method, loss) -> Batch:
