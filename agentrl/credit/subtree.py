@@ -42,6 +42,11 @@ class Levels(NamedTuple):
         above = np.where(parent == ROOT, 0, position[parent] - starts)
         return cls(order, bounds, above)
 
+    @property
+    def flat(self) -> bool:
+        """Whether no row has a parent, so that every sum is the row's own."""
+        return len(self.bounds) <= 2
+
     def downward(self) -> Iterator[tuple[slice, slice]]:
         """(a level, the level before it), from depth 1 down."""
         for depth in range(1, len(self.bounds) - 1):
@@ -54,7 +59,12 @@ class Levels(NamedTuple):
 
 
 def path_sums(levels: Levels, values: Float64) -> Float64:
-    """For each row, the sum of `values` (K,) from its tree's root down to it, itself included."""
+    """For each row, the sum of `values` (K,) from its tree's root down to it, itself included.
+
+    On trees of one turn that is `values` itself, not a copy.
+    """
+    if levels.flat:
+        return values
     sums = values[levels.order]
     for level, before in levels.downward():
         sums[level] += sums[before][levels.above[level]]
@@ -64,8 +74,11 @@ def path_sums(levels: Levels, values: Float64) -> Float64:
 def subtree_sums(levels: Levels, values: Float64, shares: Float64 | None = None) -> Float64:
     """For each row, the sum of `values` (K,) over it and all its descendants.
 
-    With `shares` (K,) a row's sum goes into its parent's multiplied by its share.
+    With `shares` (K,) a row's sum goes into its parent's multiplied by its share. On trees of one
+    turn that is `values` itself, not a copy.
     """
+    if levels.flat:
+        return values
     sums = values[levels.order]
     passed = None if shares is None else shares[levels.order]
     for level, before in levels.upward():
