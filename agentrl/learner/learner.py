@@ -27,6 +27,7 @@ from agentrl.learner.critic import (
     value_sums,
     value_terms,
 )
+from agentrl.learner.entropy_control import EntropyBonus
 from agentrl.learner.forget import Forgotten, forget_terms
 from agentrl.learner.kernels import TrainedTokens
 from agentrl.learner.loss import SUMS, Objective, metrics, nll_terms, policy_terms, token_sums
@@ -68,6 +69,8 @@ class Learner:
         self.objective: Objective = objective
         self.temperature = temperature
         self.updates = 0
+        self._bonus = EntropyBonus(settings.loss.entropy, settings.entropy_control)
+        self._loss = settings.loss
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self.device = device_of(settings.device)
@@ -116,6 +119,7 @@ class Learner:
             raise ContractError(f"the batch's denominator must be positive, got {denominator}")
         self._refuse_forgotten("trained")
         started = time.perf_counter()
+        self._loss = self.settings.loss.model_copy(update={"entropy": self._bonus.current})
         names = range(len(rows)) if row_ids is None else row_ids
         kept = [(i, row) for i, row in zip(names, rows, strict=True) if row.trained_tokens]
         for row_id, row in kept:
@@ -151,6 +155,7 @@ class Learner:
         )
         if self.objective == "policy":
             means["train/behavior_difference_largest"] = self._largest(largest)
+        means |= self._bonus.after(means.get("train/entropy"))
         idle = {"train/gradient_norm": 0.0, "train/learning_rate": 0.0}
         return (
             means
@@ -285,7 +290,8 @@ class Learner:
         if self._critic is not None:
             self._critic.save(folder / "critic")
         if self._rank == 0:
-            (folder / _STATE).write_text(json.dumps(self._identity() | {"updates": self.updates}))
+            state = {"updates": self.updates, "entropy_bonus": self._bonus.state()}
+            (folder / _STATE).write_text(json.dumps(self._identity() | state))
         self._meet()
 
     def load(self, folder: Path) -> None:
@@ -310,6 +316,7 @@ class Learner:
         if self._critic is not None:
             self._critic.load(folder / "critic")
         self.updates = int(state["updates"])
+        self._bonus.restore(state["entropy_bonus"])
 
     def close(self) -> None:
         """Free the hooks and buffers of the engine; may be called twice, and nothing after it."""
@@ -336,7 +343,7 @@ class Learner:
             part = tokens.part(span)
             if self.objective == "nll":
                 return nll_terms(logprobs, part)
-            return policy_terms(logprobs, entropies, part, self.settings.loss)
+            return policy_terms(logprobs, entropies, part, self._loss)
 
         def worth(values: Tensor) -> Tensor:
             assert critic is not None and taught is not None
@@ -361,7 +368,7 @@ class Learner:
             )
         self._engine.backward(result.loss)
         sums = token_sums(
-            result.logprobs, result.entropies, tokens, self.settings.loss, objective=self.objective
+            result.logprobs, result.entropies, tokens, self._loss, objective=self.objective
         ).cpu()
         values = torch.zeros(len(VALUE_SUMS), dtype=torch.float64)
         if result.values is not None and critic is not None and taught is not None:
@@ -422,7 +429,7 @@ class Learner:
                 temperature=temperature,
                 terms=terms,
                 scale=scale,
-                entropy_gradient=self.objective == "policy" and self.settings.loss.entropy > 0,
+                entropy_gradient=self.objective == "policy" and self._loss.entropy > 0,
                 value_terms=value_terms,
                 values_alone=values_alone,
             )

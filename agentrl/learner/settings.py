@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agentrl.core.settings import Settings
 from agentrl.learner.correction import AnyCorrection
+from agentrl.learner.entropy_control import AdaptiveEntropy, AnyEntropyControl, ClipCov, KlCov
 from agentrl.learner.kl_reward import KlInReward
 from agentrl.learner.loss_settings import AnyLoss, PpoLoss
 
@@ -110,9 +111,25 @@ class LearnerSettings(Settings):
     loss: AnyLoss = PpoLoss()
     kl_in_reward: KlInReward | None = None
     correction: AnyCorrection | None = Field(default=None, discriminator="type")
+    entropy_control: AnyEntropyControl | None = Field(default=None, discriminator="type")
     optimizer: OptimizerSettings = OptimizerSettings()
     lora: LoraSettings | None = None
     critic: CriticSettings | None = None
+
+    @model_validator(mode="after")
+    def _check_entropy(self) -> LearnerSettings:
+        control, loss = self.entropy_control, self.loss
+        if isinstance(control, AdaptiveEntropy) and loss.entropy == 0.0:
+            raise ValueError(
+                "entropy_control 'adaptive' moves the entropy bonus from where it starts, and "
+                "loss.entropy is 0.0: set it above 0, to 0.005 say"
+            )
+        if isinstance(control, ClipCov | KlCov) and (loss.type != "ppo" or loss.two_pass):
+            raise ValueError(
+                f"entropy_control {control.type!r} takes the place of PPO's clip on single tokens; "
+                "use loss type 'ppo' with level 'token', or 'aware' or 'top'"
+            )
+        return self
 
     @property
     def needs_reference(self) -> bool:
