@@ -84,7 +84,7 @@ class Tis(Settings):
     `level` "token" takes w of each token; "sequence" the product along the trajectory (the sum of
     logarithms clamped to ± 20), the same for all of its tokens: less biased, and useless beyond
     some hundred tokens, where products explode. The setting for data that is stale by a few
-    updates (`train.mode: async`), and for an engine of another precision.
+    updates (`train.max_lag` above 0), and for an engine of another precision.
     """
 
     decoupled: ClassVar[bool] = True

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
+from agentrl import store
 from agentrl.recipe.load import load
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.run import run
@@ -133,6 +134,20 @@ def test_a_killed_rollout_worker_is_replaced(
     assert ended.total("workers/episodes_lost") == 8
     assert ended.total("rollout/trajectories") == 4 * 8
     assert ended.total("workers/learners_restarted") == 0
+
+
+@pytest.mark.parametrize("kind", [ROLLOUT, RANK])
+def test_what_dies_while_groups_are_played_ahead_is_replaced_and_no_group_is_lost(
+    cluster: None, recipe_file: Path, tmp_path: Path, kind: str
+) -> None:
+    ended = disturbed(recipe_file, tmp_path / "run", kill(kind), "train.max_lag=1", "log.trees=1")
+    assert len(ended.killed) == 1
+    lost = ended.total("workers/members_lost"), ended.total("workers/learners_restarted")
+    assert lost == ((1, 0) if kind == ROLLOUT else (0, 1))
+    assert max(row["policy/lag_max"] for row in ended.rows) == 1
+    files = sorted((tmp_path / "run" / "trees").glob("iteration-*.parquet"))
+    trained = [group.id for file in files for group in store.read(file)]
+    assert sorted(trained) == [f"{i:06d}-{j:04d}" for i in range(4) for j in range(2)]
 
 
 def test_a_killed_environment_host_costs_retries_only(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agentrl import store
 from agentrl.trainer.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -35,19 +36,12 @@ def numbers(out: Path) -> list[dict[str, float]]:
     ]
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_killed_runs_end_with_the_metrics_of_the_uninterrupted_one(
-    recipe_file: Path, tmp_path: Path, mode: str
-) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(start(recipe_file, whole, f"train.mode={mode}"))
-    expected = numbers(whole)
-    assert [row["iteration"] for row in expected] == list(range(9))
-    assert expected[-1]["rollout/reward_mean"] != expected[1]["rollout/reward_mean"]
-    rng = random.Random(mode)
+def kill_twice(recipe: Path, killed: Path, seed: str, *arguments: str) -> None:
+    """A run in `killed` that is killed at two moments and then resumed to its end."""
+    rng = random.Random(seed)
     for _ in range(2):
         resume = ["--resume"] if killed.exists() else []
-        process = start(recipe_file, killed, f"train.mode={mode}", *resume)
+        process = start(recipe, killed, *arguments, *resume)
         # Killed somewhere after its first new checkpoint, in the middle of whatever it does then.
         seen = len(list((killed / "checkpoints").glob("step-*")))
         newest = max((p.name for p in (killed / "checkpoints").glob("step-*")), default="")
@@ -61,5 +55,33 @@ def test_killed_runs_end_with_the_metrics_of_the_uninterrupted_one(
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert len(list((killed / "checkpoints").glob("step-*"))) >= seen
-    finish(start(recipe_file, killed, f"train.mode={mode}", "--resume"))
+    finish(start(recipe, killed, *arguments, "--resume"))
+
+
+def test_killed_runs_end_with_the_metrics_of_the_uninterrupted_one(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(recipe_file, whole))
+    expected = numbers(whole)
+    assert [row["iteration"] for row in expected] == list(range(9))
+    assert expected[-1]["rollout/reward_mean"] != expected[1]["rollout/reward_mean"]
+    kill_twice(recipe_file, killed, "sync")
     assert numbers(killed) == expected
+
+
+def test_runs_that_play_ahead_lose_and_repeat_no_group_when_they_are_killed(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    kill_twice(recipe_file, killed, "async", "train.max_lag=2")
+    rows = numbers(killed)
+    assert [row["iteration"] for row in rows] == list(range(9))
+    assert max(row["policy/lag_max"] for row in rows[1:]) in (1, 2)
+    assert all(row["rollout/trajectories"] == 12 for row in rows[1:])
+    trained = [
+        group.id
+        for path in sorted((killed / "trees").glob("iteration-*.parquet"))
+        for group in store.read(path)
+    ]
+    assert sorted(trained) == [f"{i:06d}-{j:04d}" for i in range(8) for j in range(3)]
