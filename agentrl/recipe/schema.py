@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
+from agentrl.core.errors import nearest
 from agentrl.core.settings import Settings
 from agentrl.credit import AnyCredit, GrpoCredit
 from agentrl.engine.settings import AnyEngine, VllmSettings
 from agentrl.filters import AnyFilter
 from agentrl.learner.settings import LearnerSettings
 from agentrl.recipe.models import resolve_model
+from agentrl.recipe.presets import PRESETS
+from agentrl.recipe.selection import CurriculumSettings, OverlongSettings, ReplaySettings
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.samplers import AnySampler
 from agentrl.samplers.chain import ChainSampler
@@ -77,11 +81,20 @@ class PolicySettings(Settings):
 class TrainSettings(Settings):
     """How long and in what portions: `iterations` of `tasks_per_iteration` tasks.
 
-    An iteration's groups are trained in `updates_per_iteration` parts. What is
-    trained was sampled by the policy or one of the `max_lag` versions before it: with 0 sampling
+    An iteration's groups are trained in `updates_per_iteration` parts. What
+    is trained was sampled by the policy or one of the `max_lag` versions before it: with 0 sampling
     waits for each update, otherwise both go on side by side. The run also ends when it has spent
-    `max_generated_tokens` or `max_tool_calls`. A checkpoint is written every `save_every`
-    iterations (0: only at the end), and the newest `keep_checkpoints` stay.
+    `max_generated_tokens` or `max_tool_calls`.
+
+    `refill` is dynamic sampling (DAPO, arXiv:2503.14476): up to so many more rounds of tasks are
+    played while fewer than `tasks_per_iteration` groups pass the recipe's `filters`; only those
+    train, and what is more than enough is not used. `hints` are the shares of the solution with
+    which a group that failed as a whole is sampled again, one after the other (GHPO,
+    arXiv:2507.10628; needs the wrapper `hints`). `curriculum`, `replay` and `overlong` are sections
+    of their own. What counts as a success in all of them is `eval.score` above 0.
+
+    A checkpoint is written every `save_every` iterations (0: only at the end), and the newest
+    `keep_checkpoints` stay.
     """
 
     iterations: int = Field(default=100, ge=1)
@@ -90,8 +103,23 @@ class TrainSettings(Settings):
     max_lag: int = Field(default=0, ge=0)
     max_generated_tokens: int | None = Field(default=None, ge=1)
     max_tool_calls: int | None = Field(default=None, ge=1)
+    refill: int = Field(default=0, ge=0)
+    hints: tuple[float, ...] = ()
+    curriculum: CurriculumSettings | None = None
+    replay: ReplaySettings | None = None
+    overlong: OverlongSettings | None = None
     save_every: int = Field(default=10, ge=0)
     keep_checkpoints: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSettings:
+        rungs = (0.0, *self.hints, 1.0)
+        if any(low >= high for low, high in pairwise(rungs)):
+            raise ValueError(
+                f"hints = {list(self.hints)} must be growing shares between 0 and 1, as in "
+                "[0.25, 0.5, 0.75]"
+            )
+        return self
 
 
 class EvalSettings(Settings):
@@ -156,7 +184,8 @@ class Recipe(Settings):
     """One run.
 
     `expect` is the result that the recipe is known to reach, printed at the end with where the run
-    stands against `band`.
+    stands against `band`. `preset` names a published algorithm whose settings stand below all that
+    the recipe says itself (`agentrl recipe presets`).
     `runtime` "ray" gives every rollout worker and learner rank a process of its own, on `cluster`
     (a Ray address; None: this machine); "local" runs the same classes in one process.
     """
@@ -164,6 +193,7 @@ class Recipe(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     expect: str = ""
     band: BandSettings | None = None
+    preset: str | None = None
     seed: int = Field(default=0, ge=0)
     runtime: Literal["ray", "local"] = "ray"
     cluster: str | None = None
@@ -179,3 +209,26 @@ class Recipe(Settings):
     eval: EvalSettings = EvalSettings()
     sft: SftSettings | None = None
     log: LogSettings = LogSettings()
+
+    @field_validator("preset")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in PRESETS:
+            raise ValueError(
+                f"no preset is named {name!r}.{nearest(name, PRESETS)} Known: "
+                f"{', '.join(sorted(PRESETS))}"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _over_its_preset(self) -> Recipe:
+        if self.preset is None:
+            return self
+        missing = PRESETS[self.preset].settings.keys() - self.model_fields_set
+        if missing:
+            raise ValueError(
+                f"the settings of preset {self.preset!r} are not there ({', '.join(missing)}): a "
+                "file gets them when `agentrl.recipe.load` reads it, a dictionary from "
+                "`agentrl.recipe.presets.with_preset`"
+            )
+        return self

@@ -129,7 +129,8 @@ async def _run(recipe: Recipe, out: Path, *, resume: bool, display: Display) -> 
     elif resume:
         display.line(f"no checkpoint in {out} yet: starting from the beginning")
     display.line(
-        f"[bold]{recipe.name}[/]: {recipe.env.id}, {recipe.sampler.type} sampler, "
+        f"[bold]{recipe.name}[/]: {recipe.env.id}, "
+        f"{f'preset {recipe.preset}, ' if recipe.preset else ''}{recipe.sampler.type} sampler, "
         f"{recipe.engine.type} engine, in {out}"
     )
     env = make_env(recipe.env.id, **recipe.env.args)
