@@ -6,7 +6,9 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from agentrl.samplers.aepo import AepoSampler
 from agentrl.samplers.arpo import ArpoSampler
+from agentrl.samplers.arpo_released import ArpoReleasedSampler
 from agentrl.samplers.at2po import At2poSampler
 from agentrl.samplers.chain import ChainSampler
 from agentrl.samplers.mcts import MctsSampler
@@ -14,13 +16,22 @@ from agentrl.samplers.spo import SpoSampler
 from agentrl.samplers.tree import TreeSampler
 
 AnySampler: TypeAlias = Annotated[
-    ChainSampler | ArpoSampler | TreeSampler | At2poSampler | SpoSampler | MctsSampler,
+    ChainSampler
+    | ArpoSampler
+    | ArpoReleasedSampler
+    | AepoSampler
+    | TreeSampler
+    | At2poSampler
+    | SpoSampler
+    | MctsSampler,
     Field(discriminator="type"),
 ]
 """Samplers by the name in `type`; a new one is added here."""
 
 __all__ = [
+    "AepoSampler",
     "AnySampler",
+    "ArpoReleasedSampler",
     "ArpoSampler",
     "At2poSampler",
     "ChainSampler",

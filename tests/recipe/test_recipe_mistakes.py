@@ -47,8 +47,8 @@ MISTAKES = {
     ),
     "a key of another type": (
         ("{type: arpo, trajectories: 8, initial: 4}", "{type: chain, branch_factor: 2}"),
-        "x.yaml:5: unknown setting 'sampler.branch_factor'. It belongs to type 'arpo'. Known "
-        "here: type, trajectories.",
+        "x.yaml:5: unknown setting 'sampler.branch_factor'. It belongs to type 'arpo' and "
+        "'aepo'. Known here: type, trajectories.",
     ),
     "a key twice": (
         ("  tasks_per_iteration: 8", "  iterations: 8"),
@@ -84,7 +84,7 @@ MISTAKES = {
     "a wrong type of sampler": (
         ("type: arpo, tra", "type: aprpo, tra"),
         "x.yaml:5: sampler.type: no sampler is named 'aprpo'. Did you mean 'arpo'? Known: chain, "
-        "arpo, tree, at2po, spo, mcts.",
+        "arpo, arpo_released, aepo, tree, at2po, spo, mcts.",
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),

@@ -7,11 +7,13 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from rollout_fakes import CountEnv, Rule, RuleEngine, shape, stage
 
 from agentrl.core.env import Env, StepResult
 from agentrl.core.types import Task, TrajectoryTree
+from agentrl.engine.base import Completion
 from agentrl.rollout.episode import LiveEpisode
 from agentrl.rollout.stage import Stage
 from agentrl.samplers import AnySampler
@@ -39,6 +41,21 @@ async def sample(
     trees = await sampler.sample(Task("t"), starter(setting), seed=seed)
     assert not setting.live and not setting.slots.locked()
     return trees
+
+
+def completion(entropies: Sequence[float], kind: Any = "exact") -> Completion:
+    """An action of so many tokens with these entropies."""
+    values = np.asarray(entropies, np.float32)
+    return Completion(
+        token_ids=np.zeros(len(values), np.int32),
+        logprobs=-values,
+        entropies=values,
+        entropy_kind=kind,
+        finish_reason="stop",
+        policy_version=0,
+        prefilled_tokens=0,
+        seconds=0.0,
+    )
 
 
 def by_turn(entropies: Sequence[float], *, turns: int = 3) -> Rule:

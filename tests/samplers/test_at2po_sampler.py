@@ -82,7 +82,7 @@ async def test_where_every_turn_is_a_leaf_new_lines_start_from_the_prompt():
     assert len({t.action_ids.tobytes() for t in tree.turns}) == 6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     initial=st.integers(1, 4),

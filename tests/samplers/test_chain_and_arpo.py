@@ -7,7 +7,6 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,30 +18,16 @@ from sampler_fakes import (
     by_turn,
     cancel_while_sampling,
     check_no_timing_matters,
+    completion,
     sample,
     uneven,
 )
 
 from agentrl.core.types import ROOT, StopReason
-from agentrl.engine.base import Completion
 from agentrl.samplers import AnySampler, ArpoSampler, ChainSampler
 from agentrl.samplers.arbiter import Arbiter
 
 # The decision
-
-
-def completion(entropies, kind="exact"):
-    values = np.asarray(entropies, np.float32)
-    return Completion(
-        token_ids=np.zeros(len(values), np.int32),
-        logprobs=-values,
-        entropies=values,
-        entropy_kind=kind,
-        finish_reason="stop",
-        policy_version=0,
-        prefilled_tokens=0,
-        seconds=0.0,
-    )
 
 
 def test_the_probe_is_the_mean_entropy_of_the_first_tokens():

@@ -198,7 +198,7 @@ async def test_turns_above_a_failure_are_unvisited_and_come_first():
 # Determinism
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     trees=st.integers(1, 3),

@@ -57,7 +57,7 @@ async def test_widths_of_one_are_a_chain():
     assert tree.parents == [ROOT, 0, 1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     widths=st.lists(st.integers(1, 3), min_size=1, max_size=3),
