@@ -105,6 +105,10 @@ class ClipCov(Settings):
         chosen[rng.choice(candidates, count, replace=False)] = True
         return chosen
 
+    def gains(self, seen: Seen) -> Float64:
+        """Minus the derivative (n,) of the element of tokens that do not train: 0."""
+        return np.zeros(len(seen.gain))
+
 
 class KlCov(Settings):
     """Tokens of the highest covariance are held back (KL-Cov, arXiv:2505.22617).

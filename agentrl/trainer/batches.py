@@ -65,17 +65,19 @@ def training_steps(
     *,
     pack_tokens: int,
     updates: int,
+    every_token: bool = False,
 ) -> list[TrainingStep]:
     """`groups` in at most `updates` parts of whole groups, each with its own denominator.
 
     Groups that train nothing are left out; where none trains, there is no step. The credit is that
-    of the whole iteration, whatever the split.
+    of the whole iteration, whatever the split. With `every_token` tokens whose advantage is 0 are
+    packed too, for who takes statistics over all.
     """
     table, assigned = credited
     trains = np.zeros(len(groups), np.bool_)
     trains[table.leaf_group[assigned.leaves.trains]] = True
     return [
-        _step([groups[index] for index in part], part, credited, loss, pack_tokens)
+        _step([groups[index] for index in part], part, credited, loss, pack_tokens, every_token)
         for part in split_groups(groups, trains, n=updates)
     ]
 
@@ -86,6 +88,7 @@ def _step(
     credited: Credited,
     loss: LossSettings,
     pack_tokens: int,
+    every_token: bool,
 ) -> TrainingStep:
     whole, assigned = credited
     turns, leaves = np.isin(whole.group, part), np.isin(whole.leaf_group, part)
@@ -102,7 +105,9 @@ def _step(
         groups,
         table,
         # A critic learns from tokens whose advantage is 0, too.
-        credit if whole.values is not None else _with_effect(table, credit, weights, loss),
+        credit
+        if every_token or whole.values is not None
+        else _with_effect(table, credit, weights, loss),
         denominator=denominator(assigned.rows.shares[leaves]),
         pack_tokens=pack_tokens,
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentrl.core.types import Group
+from agentrl.credit.otb import OtbCredit
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.credit.values import ValueBaseline
 from agentrl.filters import filter_metrics
@@ -38,7 +39,7 @@ class Improver:
     def __init__(self, recipe: Recipe, learner: PolicyLearner) -> None:
         self.recipe = recipe
         self.learner = learner
-        self.look = SecondLook(recipe.learner, learner)
+        self.look = SecondLook(recipe.learner, learner, seed=recipe.seed)
 
     async def improve(self, groups: Sequence[Group]) -> Improved:
         """Credit and update on `groups`; without anything to train there is no update."""
@@ -54,6 +55,7 @@ class Improver:
             loss,
             pack_tokens=recipe.learner.pack_tokens,
             updates=recipe.train.updates_per_iteration,
+            every_token=self.look.before_updates,
         )
         if trained.old is not None:
             steps = against(steps, trained.old, table, groups)
@@ -83,6 +85,8 @@ class Improver:
             with_tokens=credit.needs_tokens or self.look.needs_tokens,
             score=self.recipe.eval.score,
         )
+        if isinstance(credit, OtbCredit):
+            table = await asyncio.to_thread(self.look.weigh, groups, table)
         if settings.critic is None:
             return table
         size = settings.pack_tokens
@@ -90,6 +94,7 @@ class Improver:
 
     async def _update(self, step: TrainingStep) -> dict[str, float]:
         loss = self.recipe.learner.loss
+        step = await asyncio.to_thread(self.look.held_back, step)
         if loss.two_pass:
             grain = self.recipe.credit.grain
             return await asyncio.to_thread(two_pass_update, self.learner, step, loss, grain)

@@ -1,18 +1,20 @@
 """What the learner says of an iteration's tokens before its first update: where a recipe asks.
 
-Two settings look twice. `learner.kl_in_reward` needs the reference's log-probabilities before
-credit is assigned, `learner.correction` those of the policy at the start of the iteration. Each
-costs one forward pass over the tokens that it needs, and without the setting there is none.
+Three settings look twice. `learner.kl_in_reward` needs the reference's log-probabilities before
+credit is assigned, `credit: {type: otb}` the norms of the tokens' gradients, `learner.correction`
+the log-probabilities of the policy at the start of the iteration. Each costs a forward pass over
+the tokens that it needs (norms two), and without the setting there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from agentrl.core.errors import ContractError
 from agentrl.core.types import Float32, Float64, Group
 from agentrl.credit import AnyCredit
 from agentrl.credit.subtree import Levels, path_sums
@@ -20,7 +22,9 @@ from agentrl.credit.table import Bool, Credit, TurnTable
 from agentrl.learner.base import PolicyLearner
 from agentrl.learner.batch import Row, gather, scatter
 from agentrl.learner.correction import Apart, correct, correction_metrics, looked_at
+from agentrl.learner.entropy_control import OfCovariances, OfEntropies, Seen
 from agentrl.learner.kl_reward import k1_of_turns
+from agentrl.learner.loss_settings import PpoLoss
 from agentrl.learner.packing import pack_groups
 from agentrl.learner.settings import LearnerSettings
 from agentrl.trainer.batches import Credited, TrainingStep
@@ -41,16 +45,24 @@ class Corrected(NamedTuple):
 class SecondLook:
     """Penalises rewards and corrects credit as the learner's settings say; keeps their state."""
 
-    def __init__(self, settings: LearnerSettings, learner: PolicyLearner) -> None:
+    def __init__(self, settings: LearnerSettings, learner: PolicyLearner, *, seed: int) -> None:
         self.settings = settings
         self.learner = learner
+        self.seed = seed
+        self.updates = 0
         in_reward = settings.kl_in_reward
         self.beta = in_reward.beta if in_reward is not None else 0.0
 
     @property
     def needs_tokens(self) -> bool:
         """Whether the table of an iteration must have its columns over tokens."""
-        return self.beta > 0 or self.settings.correction is not None
+        control = isinstance(self.settings.entropy_control, OfEntropies)
+        return self.beta > 0 or self.settings.correction is not None or control
+
+    @property
+    def before_updates(self) -> bool:
+        """Whether `held_back` looks at the tokens of each update."""
+        return isinstance(self.settings.entropy_control, OfCovariances)
 
     def penalise(
         self, groups: Sequence[Group], table: TurnTable
@@ -77,8 +89,53 @@ class SecondLook:
         score = table.reward if table.score is None else table.score
         return replace(table, reward=table.reward - beta * k1, score=score), metrics
 
+    def weigh(self, groups: Sequence[Group], table: TurnTable) -> TurnTable:
+        """`table` of `groups` with the learner's `logit_norms` of all tokens of trajectories."""
+        every = np.ones(len(table.leaf_turn), np.bool_)
+        norms = self._look(groups, table, every, self.learner.logit_norms)
+        return replace(table, logit_norms=norms)
+
     def correct(self, groups: Sequence[Group], credited: Credited, method: AnyCredit) -> Corrected:
-        """`credited` under the correction; as it is without one."""
+        """`credited` under the correction, then weighed by entropies; as it is without either."""
+        found = self._corrected(groups, credited, method)
+        control = self.settings.entropy_control
+        if isinstance(control, OfEntropies):
+            return found._replace(credited=weighed(found.credited, control))
+        return found
+
+    def held_back(self, step: TrainingStep) -> TrainingStep:
+        """`step` without, or with other elements for, the tokens that a covariance chose.
+
+        Which they are depends on the policy just before the update, the recipe's seed and the
+        number of the update.
+        """
+        control, loss = self.settings.entropy_control, self.settings.loss
+        if not isinstance(control, OfCovariances) or not isinstance(loss, PpoLoss):
+            return step
+        rng = np.random.default_rng((self.seed, self.updates))
+        self.updates += 1
+        rows, tokens = step.batch.rows, int(step.table.tokens.sum())
+        columns = {
+            name: gather(rows, [getattr(row, name) for row in rows], tokens)
+            for name in ("positive", "negative", "weight", "behavior_logprobs")
+        }
+        columns["logprobs"] = gather(rows, self.learner.logprobs(rows), tokens)
+        at = np.flatnonzero(np.isfinite(columns["logprobs"]))
+        seen = seen_tokens({name: column[at] for name, column in columns.items()}, loss)
+        chosen = control.chosen(seen, rng)
+        gain = control.gains(seen)[chosen]
+        positive, negative = columns["positive"], columns["negative"]
+        behavior = columns["behavior_logprobs"]
+        held = at[chosen]
+        # At a ratio of 1 nothing is clipped, and the gradient of the element is its credit.
+        behavior[held] = columns["logprobs"][held]
+        positive[held], negative[held] = np.maximum(gain, 0.0), np.minimum(gain, 0.0)
+        changed = scatter(rows, positive=positive, negative=negative, behavior_logprobs=behavior)
+        return step._replace(batch=replace(step.batch, rows=changed))
+
+    def _corrected(
+        self, groups: Sequence[Group], credited: Credited, method: AnyCredit
+    ) -> Corrected:
         correction = self.settings.correction
         if correction is None:
             return Corrected(credited, None, {})
@@ -92,11 +149,11 @@ class SecondLook:
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
-        return {"reward_kl_beta": self.beta}
+        return {"reward_kl_beta": self.beta, "updates": self.updates}
 
     def restore(self, state: dict[str, float]) -> None:
         """Continue from `state`."""
-        self.beta = state["reward_kl_beta"]
+        self.beta, self.updates = state["reward_kl_beta"], int(state["updates"])
 
     def _look(
         self,
@@ -116,6 +173,49 @@ class SecondLook:
         )
         tokens = int(table.tokens.sum())
         return gather(batch.rows, evaluate(batch.rows), tokens)
+
+
+def weighed(credited: Credited, control: OfEntropies) -> Credited:
+    """`credited` with the advantages of trained tokens multiplied by what their entropies say.
+
+    Raises ContractError where the engine did not measure the entropy of some trained token.
+    """
+    table, assigned = credited
+    assert table.entropies is not None
+    credit = assigned.credit.at_tokens(table)
+    trained = credit.weight > 0
+    entropies = table.entropies[trained].astype(np.float64)
+    if not np.isfinite(entropies).all():
+        raise ContractError(
+            f"learner.entropy_control {control.type!r} weighs tokens by their entropies, and the "
+            f"engine gave none for {np.count_nonzero(~np.isfinite(entropies))} of "
+            f"{len(entropies)} trained tokens. Use an engine that does ('vllm' or 'transformers')"
+        )
+    factors = np.ones(len(trained))
+    factors[trained] = control.factors(entropies)
+    changed = replace(
+        assigned.credit,
+        positive=credit.positive * factors,
+        negative=credit.negative * factors,
+        weight=credit.weight,
+        unit="token",
+    )
+    return Credited(table, assigned._replace(credit=changed))
+
+
+def seen_tokens(columns: Mapping[str, Float64], loss: PpoLoss) -> Seen:
+    """The tokens of an update by their `columns` (n,): a row's fields, and `logprobs`."""
+    log_ratio = columns["logprobs"] - columns["behavior_logprobs"]
+    ratio = np.exp(np.clip(log_ratio, -20.0, 20.0))
+    above = (columns["positive"] > 0) & (ratio > 1.0 + loss.clip_high)
+    below = (columns["negative"] < 0) & (ratio < 1.0 - loss.clip_low)
+    return Seen(
+        gain=columns["positive"] + columns["negative"],
+        weight=columns["weight"],
+        logprobs=columns["logprobs"],
+        log_ratio=log_ratio,
+        clipped=above | below,
+    )
 
 
 def against(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group
 from agentrl.credit import TurnTable
 from agentrl.learner.batch import Row, gather
@@ -131,7 +132,7 @@ async def test_where_engine_and_learner_agree_a_correction_changes_no_bit(kind: 
 async def test_the_reference_is_charged_before_credit_is_assigned() -> None:
     said = recipe(kl_in_reward={"beta": 0.1, "target": 1.0, "horizon": 10})
     learner = Witness(said)
-    look = SecondLook(said.learner, learner)
+    look = SecondLook(said.learner, learner, seed=0)
     played = groups(logprob=-log(WORDS) + 1.0)
     table = TurnTable.of(played, with_tokens=True)
     penalised, metrics = look.penalise(played, table)
@@ -142,7 +143,7 @@ async def test_the_reference_is_charged_before_credit_is_assigned() -> None:
     assert metrics == pytest.approx({"credit/reward_kl": 3.0, "credit/reward_kl_beta": 0.1})
     # 3 / 1 - 1 is cut to 0.2; four trajectories of a horizon of ten.
     assert look.beta == pytest.approx(0.1 * (1 + 0.2 * 4 / 10))
-    resumed = SecondLook(said.learner, learner)
+    resumed = SecondLook(said.learner, learner, seed=0)
     resumed.restore(look.state())
     again = [one.penalise(played, table)[1]["credit/reward_kl_beta"] for one in (look, resumed)]
     assert again[0] == again[1] == pytest.approx(0.108)
@@ -168,3 +169,104 @@ async def test_a_beta_of_zero_asks_for_no_reference() -> None:
     learner = Witness(said)
     await Improver(said, learner).improve(groups())
     assert learner.looks == [] and not said.learner.needs_reference
+
+
+def measured(entropies: Sequence[Sequence[float]], kind: str = "exact") -> list[Group]:
+    """`groups`, their turns with these entropies."""
+    played = groups()
+    for group in played:
+        turns = group.trees[0].turns
+        turns[:] = [
+            replace(turn, entropies=np.asarray(each, np.float32), entropy_kind=kind)
+            for turn, each in zip(turns, entropies, strict=True)
+        ]
+    return played
+
+
+async def test_advantages_are_weighed_by_the_entropies_of_their_tokens() -> None:
+    said = recipe(entropy_control={"type": "aware", "alpha": 0.1})
+    learner = Witness(said)
+    found = await Improver(said, learner).improve(measured([[1.0, 3.0], [3.0], [1.0]]))
+    # Over eight tokens, four of 1 and four of 3: std = sqrt(8 / 7), z = +-sqrt(7 / 8).
+    low, high = 1 - 0.1 * np.sqrt(7 / 8), 1 + 0.1 * np.sqrt(7 / 8)
+    for rows in learner.updated:
+        expected = [0.5 * low, 0.5 * high, 0.5 * high, 0.0]
+        np.testing.assert_allclose(columns(rows, "positive"), expected, rtol=1e-6)
+        np.testing.assert_allclose(columns(rows, "weight"), [2.0, 2.0, 1.0, 1.0])
+    assert learner.looks == [] and found.credit.positive.tolist() == [0.5, 0.5, 0.0] * 2
+
+
+async def test_only_uncertain_tokens_train_and_what_is_left_is_corrected_first() -> None:
+    said = recipe(
+        entropy_control={"type": "top", "fraction": 0.5},
+        correction={"type": "tis", "level": "sequence", "cap": 2.0},
+    )
+    learner = Witness(said)
+    played = measured([[1.0, 3.0], [3.0], [1.0]])
+    for group in played:
+        turns = group.trees[0].turns
+        at_start = np.float32(-log(WORDS) - log(1.2))
+        turns[:] = [replace(t, logprobs=np.full_like(t.logprobs, at_start)) for t in turns]
+    await Improver(said, learner).improve(played)
+    for rows in learner.updated:
+        # w = 1.2 a token, 1.2 ** 3 a trajectory.
+        worth = 0.5 * 1.2**3
+        np.testing.assert_allclose(columns(rows, "positive")[1:3], [worth, worth], rtol=1e-6)
+        assert np.isnan(columns(rows, "positive")[0]), "certain tokens are not packed"
+
+
+async def test_an_engine_without_entropies_is_named() -> None:
+    said = recipe(entropy_control={"type": "top"})
+    with pytest.raises(ContractError, match="the engine gave none for 8 of 8 trained tokens"):
+        await Improver(said, Witness(said)).improve(measured([[1.0, 3.0], [3.0], [1.0]], "none"))
+
+
+async def test_tokens_of_high_covariance_are_left_out_by_seed_and_update() -> None:
+    said = recipe(entropy_control={"type": "clip_cov", "low": -9.0, "high": 9.0, "fraction": 0.3})
+    runs = []
+    for _ in range(2):
+        learner = Witness(said)
+        improver = Improver(said, learner)
+        # Log-probabilities as they are at the start, so that nothing is clipped in the first.
+        await improver.improve(groups(logprob=-log(WORDS)))
+        assert learner.looks == ["policy"] * 2, "before each update"
+        runs.append([columns(r, "positive") - columns(r, "negative") for r in learner.updated])
+        assert improver.look.state()["updates"] == 2
+    np.testing.assert_array_equal(runs[0], runs[1])
+    whole = np.asarray([1.0, 1.0, 0.5, 0.5])
+    for found in runs[0]:
+        assert np.count_nonzero(found != whole) == 1 == np.count_nonzero(found == 0.0)
+
+
+async def test_tokens_are_held_back_by_the_gradient_of_their_own_element() -> None:
+    control = {"type": "kl_cov", "fraction": 0.99, "coefficient": 0.25}
+    said = recipe(entropy_control=control, loss={"type": "ppo", "clip_high": 0.01})
+    learner = Witness(said)
+    await Improver(said, learner).improve(groups(logprob=-log(WORDS) - 0.1))
+    # The log-ratio is 0.1 before the first update, beyond the clip. Three of the four tokens are
+    # held back, all but the last of those with the lowest covariance: log p is the same for all,
+    # so the covariances are 0 and the first three are taken.
+    rows = learner.updated[0]
+    gains = np.exp(0.1) * np.asarray([0.0, 0.0, 0.5]) - 0.25 * np.asarray([2.0, 2.0, 1.0])
+    found = columns(rows, "positive") + columns(rows, "negative")
+    np.testing.assert_allclose(found[:3], gains, rtol=1e-5)
+    np.testing.assert_allclose(columns(rows, "behavior_logprobs")[:3], -log(WORDS), rtol=1e-6)
+    np.testing.assert_allclose(columns(rows, "negative")[3], -0.5)
+    np.testing.assert_allclose(columns(rows, "behavior_logprobs")[3], -log(WORDS) - 0.1, rtol=1e-6)
+
+
+async def test_losses_of_two_passes_are_corrected_and_not_where_there_is_nothing_to_correct() -> (
+    None
+):
+    loss = {"type": "ppo", "level": "sequence", "clip_low": 3.0e-4, "clip_high": 4.0e-4}
+    at_start = float(torch.log_softmax(torch.zeros(WORDS, dtype=torch.float64), 0)[0])
+    tables = []
+    for correction, shift in ((None, 0.0), ({"type": "tis"}, 0.0), ({"type": "tis"}, log(1.5))):
+        said = recipe(loss=loss, correction=correction)
+        learner = Witness(said)
+        await Improver(said, learner).improve(groups(logprob=at_start - shift))
+        tables.append(learner.updated)
+    for plain, same, more in zip(*tables, strict=True):
+        for name in ("positive", "negative", "behavior_logprobs"):
+            assert columns(plain, name).tobytes() == columns(same, name).tobytes()
+        np.testing.assert_allclose(columns(more, "positive"), 1.5 * columns(plain, "positive"))
