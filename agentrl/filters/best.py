@@ -15,9 +15,9 @@ class BestFilter(Settings):
 
     A trajectory succeeds where its score is above `above`; no other is ever kept, or a group of
     failures would be reinforced. "best" keeps the successes with the group's highest score (all of
-    equals), "successes" every one. Advantages stay those of the whole group: with
-    `credit: {type: reinforce}` each kept trajectory weighs its own return, which is RAFT with the
-    ratio clipped (RAFT++), and RAFT itself at one update per iteration. The score is `eval.score`.
+    equals), "successes" every one. Advantages stay those of the whole group; with
+    `credit: {type: reinforce, worth: one}` what is kept is imitated, which is RAFT (and RAFT++
+    where the loss clips the ratio). The score is `eval.score`.
     """
 
     type: Literal["best"] = "best"

@@ -15,6 +15,7 @@ from agentrl.recipe.loss_check import loss_problems
 from agentrl.recipe.messages import Problem
 from agentrl.recipe.models import resolve_model
 from agentrl.recipe.schema import Recipe
+from agentrl.recipe.selection_check import selection_problems
 
 Purpose: TypeAlias = Literal["run", "sft", "eval"]
 """The command that a recipe is read for."""
@@ -32,7 +33,7 @@ def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
         problems += _learner(recipe)
     if purpose == "run":
         problems += [*_comparison(recipe), *_critic(recipe)]
-        problems += loss_problems(recipe)
+        problems += [*loss_problems(recipe), *selection_problems(recipe)]
     if purpose == "sft" and recipe.sft is None:
         said = "sft: field required by `agentrl sft`, as in `sft: {steps: 500}`."
         problems.append(Problem(("sft",), said))

@@ -28,14 +28,13 @@ from agentrl.trainer.improve import Improver
 from agentrl.trainer.lag import lag_metrics
 from agentrl.trainer.metrics import MetricsLog
 from agentrl.trainer.play import eval_jobs, play
-from agentrl.trainer.stream import Portion
+from agentrl.trainer.sampled import Sampled
 from agentrl.trainer.summary import (
     Budget,
     component_names,
     failure_messages,
     rollout_metrics,
     slowest_tasks,
-    spent,
     task_scores,
     turns_mean,
 )
@@ -135,23 +134,24 @@ class Loop:
 
     # -- one iteration ------------------------------------------------------------------------
 
-    async def _improve(self, sampled: Portion) -> dict[str, float]:
+    async def _improve(self, sampled: Sampled) -> dict[str, float]:
         """Credit and update on `sampled`; what may be played ahead is played meanwhile."""
         recipe = self.recipe
-        metrics = rollout_metrics(sampled.groups) | lag_metrics(
-            sampled.groups, version=self.iteration, max_lag=recipe.train.max_lag
+        metrics = rollout_metrics(sampled.played) | lag_metrics(
+            sampled.fresh, version=self.iteration, max_lag=recipe.train.max_lag
         )
-        self.display.slowest(slowest_tasks(sampled.groups))
-        self._check_failures(sampled.groups, metrics["env/error_rate"])
+        self.display.slowest(slowest_tasks(sampled.played))
+        self._check_failures(sampled.played, metrics["env/error_rate"])
         improved = await self.improver.improve(sampled.groups)
         if not improved.metrics["credit/trained_turns"]:
             self.display.line("[yellow]no group has anything to train on: no update[/]")
-        self.spent += spent(sampled.groups)
+        self.spent += sampled.spent
+        metrics |= sampled.metrics
         metrics |= improved.metrics | {
             "rollout/groups_ahead": float(sampled.ahead),
             "time/rollout_seconds": sampled.seconds,
             "time/wait_seconds": sampled.waited,
-            "rollout/tokens_per_second": metrics["rollout/generated_tokens"] / sampled.seconds,
+            "rollout/tokens_per_second": sampled.spent.generated_tokens / sampled.seconds,
             "budget/trajectories": float(self.spent.trajectories),
             "budget/generated_tokens": float(self.spent.generated_tokens),
             "budget/prefilled_tokens": float(self.spent.prefilled_tokens),

@@ -67,12 +67,11 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
     tokens: list[int] = []
     for iteration in range(recipe.train.iterations):
         collector.advance(iteration)
-        groups = (await collector.sample(iteration)).groups
-        played = [one.episode_return for group in groups for one in group.trajectories()]
+        sampled = await collector.sample(iteration)
+        played = [one.episode_return for g in sampled.played for one in g.trajectories()]
         returns.append(sum(played) / len(played))
-        spent = sum(len(t.action_ids) for g in groups for tree in g.trees for t in tree.turns)
-        tokens.append(spent + (tokens[-1] if tokens else 0))
-        await improver.improve(groups)
+        tokens.append(sampled.spent.generated_tokens + (tokens[-1] if tokens else 0))
+        await improver.improve(sampled.groups)
     return Rehearsal(returns, tokens)
 
 

@@ -75,9 +75,13 @@ class Replay:
     def __len__(self) -> int:
         return sum(len(kept) for kept in self._stored.values())
 
-    def write(self, folder: Path) -> None:
-        """Write what is stored into `folder`."""
-        groups = [Group(task, task, tuple(kept)) for task, kept in self._stored.items()]
+    def groups(self) -> list[Group]:
+        """What is stored, the oldest first, as a group for each task: for `write`."""
+        return [Group(task, task, tuple(kept)) for task, kept in self._stored.items()]
+
+    @staticmethod
+    def write(folder: Path, groups: Sequence[Group]) -> None:
+        """Write what `groups` gave into `folder`."""
         store.write(folder / _FILE, groups)
 
     def read(self, folder: Path) -> None:

@@ -10,6 +10,10 @@ most `max_lag` versions old by then. Two rules keep that true without ever dropp
 - the next portion are the finished groups with the oldest versions, of equals those that finished
   first. It is taken as soon as those that would be left can all be trained in time; until then the
   learner waits, for the groups that may not be overtaken any more.
+
+A group that is of no use to the learner is set aside as it ends, and another one is admitted in its
+place, up to a bound for each portion: which numbers a portion is made from depends on what is of
+use, and without lag on nothing else.
 """
 
 from __future__ import annotations
@@ -17,48 +21,56 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from agentrl.core.types import Group
+T = TypeVar("T")
 
 
-class Played(NamedTuple):
+class Played(NamedTuple, Generic[T]):
     """A finished group, its number in the order of admission, and the version that it began at."""
 
     number: int
     version: int
-    group: Group
+    group: T
 
 
-class StreamState(NamedTuple):
-    """What a stream goes on from: the next new number, those to play again, and what waits."""
+class StreamState(NamedTuple, Generic[T]):
+    """What a stream goes on from: the next new number, those to play again, and what waits.
+
+    `replaced` counts all groups that were ever set aside; `aside` are those that no portion has
+    told of yet, and `spared` those since the last portion.
+    """
 
     next: int = 0
     again: Sequence[int] = ()
-    finished: Sequence[Played] = ()
+    finished: Sequence[Played[T]] = ()
+    aside: Sequence[Played[T]] = ()
+    replaced: int = 0
+    spared: int = 0
 
 
-class Portion(NamedTuple):
-    """The groups of one iteration by their numbers.
+class Portion(NamedTuple, Generic[T]):
+    """The groups of one iteration by their numbers, and those that were set aside meanwhile.
 
     Seconds since the last portion in which something was played, and those that the learner waited
     for this one; groups that were admitted and are not trained yet.
     """
 
-    groups: list[Group]
+    groups: list[T]
+    aside: list[T]
     seconds: float
     waited: float
     ahead: int
 
 
 def choose(
-    finished: Sequence[Played],
+    finished: Sequence[Played[T]],
     playing: Iterable[int],
     *,
     iteration: int,
     portion: int,
     max_lag: int,
-) -> list[Played] | None:
+) -> list[Played[T]] | None:
     """The next `portion` of `finished` (in the order of their ends), None while it must wait.
 
     `playing` are the versions of the groups under way. Those of version u that are left must fit
@@ -75,21 +87,25 @@ def choose(
     return sorted(chosen)
 
 
-class Stream:
+class Stream(Generic[T]):
     """Plays group after group by `play(number)`, `capacity` at a time.
 
     `begins(i)` says whether the groups of a further iteration, number i, are wanted; an iteration
-    that was begun is completed. A group that raises ends the stream: `take` raises the same.
+    that was begun is completed. For each portion up to `spare` groups that are not `useful` are
+    set aside and replaced; more of them count as they are. A group that raises ends the stream:
+    `take` raises the same.
     """
 
     def __init__(
         self,
-        play: Callable[[int], Awaitable[Group]],
+        play: Callable[[int], Awaitable[T]],
         *,
         portion: int,
         max_lag: int,
         capacity: int,
         begins: Callable[[int], bool],
+        useful: Callable[[T], bool] = lambda _: True,
+        spare: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._play = play
@@ -97,39 +113,57 @@ class Stream:
         self._max_lag = max_lag
         self._capacity = capacity
         self._begins = begins
+        self._useful = useful
+        self._spare = spare
         self._clock = clock
         self._version = self._iteration = self._next = 0
         self._again: list[int] = []
-        self._playing: dict[asyncio.Task[Group], tuple[int, int]] = {}  # number and version
-        self._finished: list[Played] = []
+        self._playing: dict[asyncio.Task[tuple[T, bool]], tuple[int, int]] = {}  # number, version
+        self._finished: list[Played[T]] = []
+        self._aside: list[Played[T]] = []
+        self._replaced = self._spared = 0
         self._error: BaseException | None = None
         self._open = False
         self._changed = asyncio.Event()
         self._busy_since: float | None = None
         self._busy = 0.0
 
-    def restore(self, state: StreamState, *, iteration: int) -> None:
+    def restore(self, state: StreamState[T], *, iteration: int) -> None:
         """Go on before `iteration`; `advance` starts it."""
         self._iteration, self._next = iteration, state.next
         self._again, self._finished = list(state.again), list(state.finished)
+        self._aside, self._replaced = list(state.aside), state.replaced
+        self._spared = state.spared
 
-    def state(self) -> StreamState:
+    def state(self) -> StreamState[T]:
         """What to go on from: groups under way are to be played again."""
         under_way = (number for number, _ in self._playing.values())
-        return StreamState(self._next, sorted([*self._again, *under_way]), tuple(self._finished))
+        return StreamState(
+            next=self._next,
+            again=sorted([*self._again, *under_way]),
+            finished=tuple(self._finished),
+            aside=tuple(self._aside),
+            replaced=self._replaced,
+            spared=self._spared,
+        )
+
+    @property
+    def _begun(self) -> int:
+        """Groups that were admitted for a place in a portion."""
+        return self._next - self._replaced
 
     @property
     def has_more(self) -> bool:
         """Whether another portion will come."""
-        unfinished = self._playing or self._finished or self._again or self._next % self._portion
-        return bool(unfinished) or self._begins(self._next // self._portion)
+        unfinished = self._playing or self._finished or self._again or self._begun % self._portion
+        return bool(unfinished) or self._begins(self._begun // self._portion)
 
     def advance(self, version: int) -> None:
         """All engines hold `version` or a later one from now on."""
         self._version, self._open = version, True
         self._admit()
 
-    async def take(self, told: Callable[[int], None] = lambda _: None) -> Portion:
+    async def take(self, told: Callable[[int], None] = lambda _: None) -> Portion[T]:
         """The next portion, once it is there; `told` hears how many groups have finished."""
         began = self._clock()
         while True:
@@ -151,11 +185,18 @@ class Stream:
             await self._changed.wait()
         numbers = {one.number for one in chosen}
         self._finished = [one for one in self._finished if one.number not in numbers]
+        aside, self._aside, self._spared = sorted(self._aside), [], 0
         self._iteration += 1
         self._admit()
         ahead = len(self._finished) + len(self._playing)
         waited = self._clock() - began
-        return Portion([one.group for one in chosen], self._busy_seconds(), waited, ahead)
+        return Portion(
+            groups=[one.group for one in chosen],
+            aside=[one.group for one in aside],
+            seconds=self._busy_seconds(),
+            waited=waited,
+            ahead=ahead,
+        )
 
     async def drain(self) -> None:
         """Admit nothing more, and wait until nothing is under way."""
@@ -179,20 +220,24 @@ class Stream:
         ):
             if self._busy_since is None:
                 self._busy_since = self._clock()
-            task = asyncio.ensure_future(self._play(number))
+            task = asyncio.ensure_future(self._judged(number))
             self._playing[task] = (number, self._version)
             task.add_done_callback(self._ended)
+
+    async def _judged(self, number: int) -> tuple[T, bool]:
+        group = await self._play(number)
+        return group, self._useful(group)
 
     def _draw(self) -> int | None:
         """The next number; None where no further portion is wanted."""
         if self._again:
             return self._again.pop(0)
-        if self._next % self._portion == 0 and not self._begins(self._next // self._portion):
+        if self._begun % self._portion == 0 and not self._begins(self._begun // self._portion):
             return None
         self._next += 1
         return self._next - 1
 
-    def _ended(self, task: asyncio.Task[Group]) -> None:
+    def _ended(self, task: asyncio.Task[tuple[T, bool]]) -> None:
         number, version = self._playing.pop(task)
         if not self._playing and self._busy_since is not None:
             self._busy += self._clock() - self._busy_since
@@ -202,7 +247,12 @@ class Stream:
         if (error := task.exception()) is not None:
             self._error, self._open = self._error or error, False
         else:
-            self._finished.append(Played(number, version, task.result()))
+            group, useful = task.result()
+            if useful or self._spared >= self._spare:
+                self._finished.append(Played(number, version, group))
+            else:
+                self._aside.append(Played(number, version, group))
+                self._replaced, self._spared = self._replaced + 1, self._spared + 1
             self._admit()
         self._changed.set()
 

@@ -73,11 +73,13 @@ class Curriculum:
         else:
             low, high = settings.band
             weights = ((rates >= low) & (rates <= high)).astype(np.float64)
-        uniform = np.full(len(rates), 1.0 / len(rates))
-        total = weights.sum()
+        total = float(weights.sum())
         if total == 0.0:
-            return uniform
-        return settings.explore * uniform + (1.0 - settings.explore) * weights / total
+            return np.full(len(rates), 1.0 / len(rates))
+        chances: Float64 = (
+            settings.explore / len(rates) + (1.0 - settings.explore) / total * weights
+        )
+        return chances
 
     def take(self, position: int, count: int, *, without: Iterable[str] = ()) -> list[Task]:
         """`count` different tasks, none of those with ids in `without` while others are left."""

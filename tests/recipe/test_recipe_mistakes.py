@@ -41,8 +41,9 @@ MISTAKES = {
     "a key of another section": (
         ("  iterations: 20", "  learning_rate: 1.0e-4"),
         "x.yaml:11: unknown setting 'train.learning_rate'. Did you mean "
-        "'learner.optimizer.learning_rate'? Known here: iterations, tasks_per_iteration, "
-        "updates_per_iteration, mode, max_generated_tokens, max_tool_calls, save_every, "
+        "'learner.optimizer.learning_rate' or 'learner.critic.learning_rate'? Known here: "
+        "iterations, tasks_per_iteration, updates_per_iteration, max_lag, max_generated_tokens, "
+        "max_tool_calls, refill, hints, curriculum, replay, overlong, save_every, "
         "keep_checkpoints.",
     ),
     "a key of another type": (
@@ -234,7 +235,8 @@ OVERRIDES = {
     "a valid integer, got 'many'.",
     "train.iteration=3": "override train.iteration=3: unknown setting 'train.iteration'. Did you "
     "mean 'iterations'? Known here: iterations, tasks_per_iteration, updates_per_iteration, "
-    "mode, max_generated_tokens, max_tool_calls, save_every, keep_checkpoints.",
+    "max_lag, max_generated_tokens, max_tool_calls, refill, hints, curriculum, replay, overlong, "
+    "save_every, keep_checkpoints.",
     "train.iterations": "override 'train.iterations': expected key=value, as in "
     "train.iterations=20",
     "=3": "override '=3': expected key=value, as in train.iterations=20",

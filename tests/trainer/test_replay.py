@@ -164,7 +164,7 @@ def test_a_store_that_was_written_and_read_goes_on_as_the_one_that_was_not(
     for one in (whole, stopped):
         one.add(first)
     folder = tmp_path_factory.mktemp("replay")
-    stopped.write(folder)
+    Replay.write(folder, stopped.groups())
     stopped = buffer(capacity=capacity)
     stopped.read(folder)
     failing = [group(f"new-{one.id}", [0.0, 0.0], task=one.task_id) for one in first]

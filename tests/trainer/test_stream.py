@@ -242,3 +242,113 @@ def test_lag_by_hand() -> None:
         lag_metrics([Group("g", "t", (tree,)), group_of(0, 7)], version=7, max_lag=1)
     with pytest.raises(ContractError, match="a version that it does not hold"):
         lag_metrics([group_of(0, 8)], version=7, max_lag=1)
+
+
+class Picky(Fake):
+    """Numbers in `poor` are of no use; the end of a group takes as long as chance says."""
+
+    def __init__(self, *, poor: set[int], spare: int, portion: int, iterations: int, **sizes: int):
+        super().__init__(portion=portion, iterations=iterations, **sizes)
+        self.stream = Stream(
+            self.play,
+            portion=portion,
+            max_lag=sizes["max_lag"],
+            capacity=sizes["capacity"],
+            begins=lambda index: index < iterations,
+            useful=lambda group: int(group.id) not in poor,
+            spare=spare,
+        )
+
+
+def by_hand(poor: set[int], *, portion: int, spare: int, iterations: int) -> list[list[int]]:
+    """What each iteration plays: numbers in turn until enough are of use, or the spare is gone."""
+    played, number = [], 0
+    for _ in range(iterations):
+        mine: list[int] = []
+        while sum(n not in poor for n in mine) < portion and len(mine) < portion + spare:
+            mine.append(number)
+            number += 1
+        played.append(mine)
+    return played
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    poor=st.sets(st.integers(0, 60)),
+    spare=st.integers(0, 9),
+    portion=st.integers(1, 4),
+    capacity=st.integers(1, 9),
+    seed=st.integers(0, 10_000),
+    until=st.integers(1, 4),
+)
+def test_without_lag_what_is_played_and_trained_hangs_on_use_alone_and_survives_a_stop(
+    poor: set[int], spare: int, portion: int, capacity: int, seed: int, until: int
+) -> None:
+    sizes = {"portion": portion, "max_lag": 0, "capacity": capacity, "iterations": 5}
+
+    async def both() -> list[tuple[list[int], list[int]]]:
+        found = []
+        fake = Picky(poor=poor, spare=spare, **sizes, seed=seed)
+        for iteration in range(5):
+            if iteration == until:
+                state = fake.stream.state()
+                assert not state.finished and not state.aside and not state.again
+                fake = Picky(poor=poor, spare=spare, **sizes, seed=seed + 1)
+                fake.stream.restore(state, iteration=until)
+            assert fake.stream.has_more
+            fake.version = iteration
+            fake.stream.advance(iteration)
+            portion = await fake.stream.take()
+            kept = [int(one.id) for one in portion.groups]
+            found.append((kept, [int(one.id) for one in portion.aside]))
+        assert not fake.stream.has_more
+        return found
+
+    expected = by_hand(poor, portion=portion, spare=spare, iterations=5)
+    for (kept, aside), mine in zip(asyncio.run(both()), expected, strict=True):
+        assert sorted([*kept, *aside]) == mine and len(kept) == portion
+        assert [n for n in kept if n not in poor] == [n for n in mine if n not in poor]
+        assert set(aside) <= poor and len(aside) <= spare
+
+
+@settings(max_examples=40, deadline=None)
+@given(poor=st.sets(st.integers(0, 60)), spare=st.integers(0, 6), **SIZES)
+def test_with_lag_every_portion_is_full_and_no_group_is_lost(
+    poor: set[int], spare: int, portion: int, max_lag: int, capacity: int, seed: int
+) -> None:
+    sizes = {"portion": portion, "max_lag": max_lag, "capacity": capacity}
+    fake = Picky(poor=poor, spare=spare, **sizes, iterations=5, seed=seed)
+    aside: list[int] = []
+
+    async def train() -> list[list[int]]:
+        trained = []
+        for iteration in range(5):
+            fake.version = iteration
+            fake.stream.advance(iteration)
+            taken = await fake.stream.take()
+            lag_metrics(taken.groups, version=iteration, max_lag=max_lag)
+            trained.append([int(one.id) for one in taken.groups])
+            aside.extend(int(one.id) for one in taken.aside)
+            await asyncio.sleep(0)
+        assert not fake.stream.has_more
+        return trained
+
+    trained = asyncio.run(train())
+    assert all(len(numbers) == portion for numbers in trained)
+    everything = [number for numbers in trained for number in numbers] + aside
+    assert sorted(everything) == sorted(fake.played) == list(range(len(everything)))
+    assert set(aside) <= poor
+
+
+async def test_a_group_whose_use_cannot_be_told_ends_the_stream() -> None:
+    fake = Fake(portion=1, max_lag=0, capacity=1, iterations=1, seed=0)
+
+    def fails(group: Group) -> bool:
+        raise ContractError("no use")
+
+    fake.stream = Stream(
+        fake.play, portion=1, max_lag=0, capacity=1, begins=lambda index: index < 1, useful=fails
+    )
+    fake.stream.advance(0)
+    with pytest.raises(ContractError, match="no use"):
+        await fake.stream.take()
