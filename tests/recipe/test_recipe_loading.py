@@ -261,7 +261,9 @@ def test_the_surface_of_one_recipe_stays_small() -> None:
             chosen[section.place] = max(chosen[section.place], len(section.keys))
         else:
             shared += len(section.keys)
-    assert shared < 101 and shared + chosen.total() < 133, "a knob is added when two recipes need it"
+    assert shared < 101 and shared + chosen.total() < 133, (
+        "a knob is added when two recipes need it"
+    )
 
 
 def test_reading_a_recipe_loads_no_torch() -> None:

@@ -122,11 +122,30 @@ def check_no_timing_matters(
     return expected
 
 
-async def cancel_while_sampling(sampler: AnySampler, setting: Stage, *, after: float) -> None:
-    """Cancels `sampler` after so many seconds; nothing is live then."""
+async def cancel_while_sampling(
+    sampler: AnySampler, setting: Stage, *, after: float | asyncio.Event
+) -> None:
+    """Cancels `sampler` after so many seconds, or once `after` is set; nothing is live then."""
     task = asyncio.create_task(sampler.sample(Task("t"), starter(setting), seed=0))
-    await asyncio.sleep(after)
+    if isinstance(after, asyncio.Event):
+        await asyncio.wait_for(after.wait(), 60)
+    else:
+        await asyncio.sleep(after)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not setting.live and not setting.slots.locked()
+
+
+class Blocking:
+    """A hook of `CountEnv` that hangs in step `at`; `reached` is set once `lines` lines do."""
+
+    def __init__(self, at: int, *, lines: int = 1) -> None:
+        self.at, self.left, self.reached = at, lines, asyncio.Event()
+
+    async def __call__(self, env: CountEnv, action: str) -> None:
+        if env.count == self.at:
+            self.left -= 1
+            if self.left == 0:
+                self.reached.set()
+            await asyncio.sleep(3600)

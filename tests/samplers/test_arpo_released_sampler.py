@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
 from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, stage
 from sampler_fakes import (
+    Blocking,
     PaidEnv,
     by_turn,
     cancel_while_sampling,
@@ -149,10 +149,8 @@ async def test_cancelling_closes_every_environment():
             envs.append(twin)
             return twin
 
-    async def block(env, action):
-        if env.count == 2:
-            await asyncio.sleep(3600)
+    block = Blocking(2, lines=4)
 
     setting = stage(RuleEngine(by_turn([1.0, 2.0, 3.0])), lambda: Watched(on_step=block))
-    await cancel_while_sampling(always(6, 2), setting, after=0.05)
+    await cancel_while_sampling(always(6, 2), setting, after=block.reached)
     assert len(envs) == 2 and all(env.closed for env in envs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
 from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, shape, stage
 from sampler_fakes import (
+    Blocking,
     by_turn,
     cancel_while_sampling,
     check_no_timing_matters,
@@ -155,10 +155,8 @@ async def test_every_fork_is_closed_also_when_cancelled():
 
     forks.clear()
 
-    async def block(env, action):
-        if env.count == 2:
-            await asyncio.sleep(3600)
+    block = Blocking(2, lines=3)
 
     setting = stage(RuleEngine(by_turn([1.0, 2.0, 3.0])), lambda: Watched(on_step=block))
-    await cancel_while_sampling(sampler, setting, after=0.05)
+    await cancel_while_sampling(sampler, setting, after=block.reached)
     assert forks and all(env.closed for env in forks)

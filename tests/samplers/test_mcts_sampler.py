@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
 from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, shape, stage
 from sampler_fakes import (
+    Blocking,
     PaidEnv,
     by_turn,
     cancel_while_sampling,
@@ -243,10 +244,8 @@ async def test_every_fork_is_closed_also_when_cancelled():
     assert forks and all(env.closed for env in forks)
     forks.clear()
 
-    async def block(env, action):
-        if env.count == 2:
-            await asyncio.sleep(3600)
+    block = Blocking(2)
 
     setting = stage(RuleEngine(by_turn([1.0, 2.0, 3.0])), lambda: Watched(on_step=block))
-    await cancel_while_sampling(sampler, setting, after=0.05)
+    await cancel_while_sampling(sampler, setting, after=block.reached)
     assert forks and all(env.closed for env in forks)
