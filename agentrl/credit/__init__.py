@@ -14,6 +14,7 @@ from agentrl.credit.grpo import GrpoCredit
 from agentrl.credit.hgpo import HgpoCredit
 from agentrl.credit.mt_grpo import MtGrpoCredit
 from agentrl.credit.opo import OpoCredit
+from agentrl.credit.otb import OtbCredit
 from agentrl.credit.pass_at_k import PassAtKCredit
 from agentrl.credit.reinforce import ReinforceCredit
 from agentrl.credit.reinforce_pp import ReinforcePPCredit
@@ -30,6 +31,7 @@ AnyCredit: TypeAlias = Annotated[
     GrpoCredit
     | RlooCredit
     | OpoCredit
+    | OtbCredit
     | PassAtKCredit
     | ReinforceCredit
     | ReinforcePPCredit
@@ -62,6 +64,7 @@ __all__ = [
     "HgpoCredit",
     "MtGrpoCredit",
     "OpoCredit",
+    "OtbCredit",
     "PassAtKCredit",
     "ReinforceCredit",
     "ReinforcePPCredit",

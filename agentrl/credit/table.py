@@ -44,6 +44,7 @@ class TurnTable:
     seen: tuple[Int32, ...] | None = None  # (K,) tokens of the observation that a turn acted on
     values: Float64 | None = None  # (N,) a critic's, of the states before the action tokens
     bootstrap: Float64 | None = None  # (L,) a critic's, of truncated leaves' last states; else 0
+    logit_norms: Float64 | None = None  # (N,) see `PolicyLearner.logit_norms`
 
     @property
     def token_starts(self) -> Int64:

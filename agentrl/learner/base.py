@@ -21,6 +21,10 @@ class PolicyLearner(Protocol):
         """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""
         ...
 
+    def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
+        """Squared norms (T,) of the gradients of `logprobs` to the logits, else 0.0."""
+        ...
+
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """As `logprobs`, of the model as it was before any update."""
         ...

@@ -173,6 +173,16 @@ class Learner:
             rows, lambda row: self._forward(row, temperature=self.temperature).logprobs
         )
 
+    def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
+        """Squared norms (T,) of the gradients of `logprobs` to the logits, else 0.0.
+
+            1 - 2 pi(token) + sum over the vocabulary of pi^2
+
+        The sum is exp(2 log p - log p'), p' being the token's probability at half the temperature,
+        so it takes two forward passes and no other kernel.
+        """
+        return self._columns(rows, self._logit_norms_of)
+
     def values(self, rows: Sequence[Row]) -> list[Float32]:
         """The critic's values (T,) of the states before each row's trained tokens, else 0.0.
 
@@ -452,6 +462,13 @@ class Learner:
         return TrainedTokens(positive, negative, weight, behavior, reference)
 
     @torch.no_grad()
+    def _logit_norms_of(self, row: Row) -> Tensor:
+        found, sharper = (
+            self._forward(row, temperature=one).logprobs.double()
+            for one in (self.temperature, 0.5 * self.temperature)
+        )
+        return 1.0 - 2.0 * found.exp() + (2.0 * found - sharper).exp()
+
     def _reference_of(self, row: Row) -> Tensor:
         if self._reference is None:  # with adapters, the policy without them is the reference
             with self._policy.without_adapters():

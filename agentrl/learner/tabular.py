@@ -85,14 +85,24 @@ class Table:
 
     def logprobs(self, row: Row) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies (n,) of the trained tokens of `row`, with a gradient."""
+        log_p, targets = self._words(row)
+        entropies = -(log_p.exp() * log_p).sum(-1)
+        return log_p.gather(1, targets[:, None])[:, 0], entropies
+
+    def logit_norms(self, row: Row) -> Tensor:
+        """Squared norms (n,) of the gradients of the trained tokens' log-probabilities."""
+        log_p, targets = self._words(row)
+        one_hot = torch.nn.functional.one_hot(targets, log_p.shape[1])
+        return (one_hot - log_p.exp()).square().sum(-1)
+
+    def _words(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (n, V) of all words at the trained tokens of `row`, and those (n,)."""
         trained = np.flatnonzero(row.weight)
         last = row.previous[trained]
         before = row.previous[last]
         first = np.where(before < 0, STOP, row.token_ids[before])
         log_p = torch.log_softmax(self.logits[first, row.token_ids[last]], -1)
-        entropies = -(log_p.exp() * log_p).sum(-1)
-        targets = torch.from_numpy(row.token_ids[trained].astype(np.int64))
-        return log_p.gather(1, targets[:, None])[:, 0], entropies
+        return log_p, torch.from_numpy(row.token_ids[trained].astype(np.int64))
 
 
 class TableEngine:
@@ -188,15 +198,18 @@ class TableLearner:
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens, else 0.0."""
-        return [_column(self.table, row) for row in rows]
+        return [_column(row, self.table.logprobs(row)[0]) for row in rows]
+
+    def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
+        """As `Learner.logit_norms`."""
+        return [_column(row, self.table.logit_norms(row)) for row in rows]
 
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """As `logprobs`, of the table as the learner found it."""
-        return [_column(self._reference, row) for row in rows]
+        return [_column(row, self._reference.logprobs(row)[0]) for row in rows]
 
 
-def _column(table: Table, row: Row) -> Float32:
+def _column(row: Row, values: Tensor) -> Float32:
     column = np.zeros(len(row), np.float32)
-    with torch.no_grad():
-        column[np.flatnonzero(row.weight)] = table.logprobs(row)[0].numpy()
+    column[np.flatnonzero(row.weight)] = values.detach().numpy()
     return column

@@ -90,6 +90,10 @@ class RankActor:
         """See `Learner`."""
         return self._ready().logprobs(rows)
 
+    def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
+        """See `Learner`."""
+        return self._ready().logit_norms(rows)
+
     def values(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner`."""
         return self._ready().values(rows)
@@ -185,6 +189,10 @@ class LearnerGroup:
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.logprobs`, in the order of `rows`."""
         return self._dealt("logprobs", rows)
+
+    def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
+        """See `Learner.logit_norms`, in the order of `rows`."""
+        return self._dealt("logit_norms", rows)
 
     def values(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.values`, in the order of `rows`."""
