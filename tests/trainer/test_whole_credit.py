@@ -5,13 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit
+from agentrl.credit import (
+    ArpoCredit,
+    At2poCredit,
+    GigpoCredit,
+    GrpoCredit,
+    SpoCredit,
+    TreeGrpoCredit,
+)
 from agentrl.learner.loss_settings import PpoLoss
 from agentrl.testing.trees import chains, random_groups
 from agentrl.trainer.batches import comparison_metrics, credit_of, training_steps
 
 
-@pytest.mark.parametrize("method", [GrpoCredit(), ArpoCredit(attribution="hard"), TreeGrpoCredit()])
+@pytest.mark.parametrize(
+    "method",
+    [
+        GrpoCredit(),
+        ArpoCredit(attribution="hard"),
+        TreeGrpoCredit(),
+        At2poCredit(),
+        SpoCredit(),
+        GigpoCredit(similarity=0.5),
+    ],
+    ids=lambda method: method.type,
+)
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
 def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggregation):
     groups = random_groups(3, n_groups=7)
@@ -40,9 +58,7 @@ def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggreg
 
 
 def test_a_right_and_a_wrong_chain_are_stored_as_plus_and_minus_a_half():
-    stored = credit_of(
-        [chains([1.0, 0.0])], GrpoCredit(scale="none"), PpoLoss()
-    ).assigned.credit
+    stored = credit_of([chains([1.0, 0.0])], GrpoCredit(scale="none"), PpoLoss()).assigned.credit
     np.testing.assert_allclose(stored.positive, [0.5, 0.0])
     np.testing.assert_allclose(stored.negative, [0.0, -0.5])
     np.testing.assert_allclose(stored.weight, [1.0, 1.0])
@@ -56,3 +72,18 @@ def test_what_cannot_be_compared_is_counted():
         "credit/groups_equal": 1.0,
         "credit/leaves_unscored": 1.0,
     }
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize(
+    "method", [SpoCredit(), At2poCredit(prefix_weighting="node_once")], ids=lambda one: one.type
+)
+def test_where_turns_count_once_each_step_is_divided_by_what_it_trains(method, aggregation):
+    groups = random_groups(3, n_groups=7)
+    loss = PpoLoss(aggregation=aggregation)
+    credited = credit_of(groups, method, loss)
+    steps = training_steps(groups, credited, loss, pack_tokens=512, updates=3)
+    assert len(steps) == 3
+    for step in steps:
+        trained = float(step.credit.weight @ step.table.tokens)
+        assert step.batch.denominator == pytest.approx(trained)
