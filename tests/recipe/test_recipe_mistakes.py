@@ -89,7 +89,7 @@ MISTAKES = {
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),
-        "x.yaml:6: credit.type: field required. Known: grpo, rloo, opo, pass_at_k, reinforce, "
+        "x.yaml:6: credit.type: field required. Known: grpo, rloo, opo, otb, pass_at_k, reinforce, "
         "reinforce_pp, turn_grpo, mt_grpo, arpo, tree_grpo, at2po, tree_rl, tree_po, spo, gigpo, "
         "hgpo, gae, turn_gae, bilevel_gae.",
     ),
