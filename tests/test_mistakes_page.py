@@ -114,6 +114,22 @@ RECIPES = (
         "credit: {type: arpo}",
         "credit: {type: arpo}\nengine: {type: scripted, script: orcale}",
     ),
+    ("a preset that is not there", "credit: {type: arpo}", "preset: dr_gpro"),
+    (
+        "a penalty in rewards that nobody reads",
+        "credit: {type: arpo}\nlearner:\n",
+        "credit: {type: reinforce, worth: one}\nlearner:\n  kl_in_reward: {beta: 0.01}\n",
+    ),
+    (
+        "an entropy bonus that adapts from nothing",
+        "learner:\n",
+        "learner:\n  entropy_control: {type: adaptive}\n",
+    ),
+    (
+        "a correction of what nobody sampled",
+        "learner:\n",
+        "sft: {steps: 500}\nlearner:\n  correction: {type: tis}\n",
+    ),
     ("what is no YAML", "credit: {type: arpo}", "credit: {type: arpo"),
 )
 

@@ -11,6 +11,7 @@ from agentrl.core.registry import env_class, env_settings, make_env
 from agentrl.credit import ReinforceCredit
 from agentrl.credit.values import ValueBaseline
 from agentrl.engine.settings import ScriptedSettings
+from agentrl.recipe.look_check import imitation_problems, look_problems
 from agentrl.recipe.loss_check import loss_problems
 from agentrl.recipe.messages import Problem
 from agentrl.recipe.models import resolve_model
@@ -33,7 +34,9 @@ def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
         problems += _learner(recipe)
     if purpose == "run":
         problems += [*_comparison(recipe), *_critic(recipe)]
-        problems += [*loss_problems(recipe), *selection_problems(recipe)]
+        problems += [*loss_problems(recipe), *selection_problems(recipe), *look_problems(recipe)]
+    if purpose == "sft":
+        problems += imitation_problems(recipe)
     if purpose == "sft" and recipe.sft is None:
         said = "sft: field required by `agentrl sft`, as in `sft: {steps: 500}`."
         problems.append(Problem(("sft",), said))
