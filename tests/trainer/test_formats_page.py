@@ -72,6 +72,8 @@ def test_a_run_leaves_what_the_page_lists(recipe_file: Path, tmp_path: Path) -> 
             "filters=[{type: not_constant}]",
             "learner.kl_in_reward={beta: 0.01}",
             "learner.correction={type: tis}",
+            "learner.loss.entropy=0.01",
+            "learner.entropy_control={type: adaptive}",
         ],
     )
     run(recipe, out=out)
