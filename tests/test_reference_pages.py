@@ -30,6 +30,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *("rollout.player", "samplers.chain", "samplers.arpo", "samplers.tree"),
             *("credit.table", "credit.groups", "credit.grpo", "credit.arpo", "credit.tree_grpo"),
+            *("credit.steps", "credit.turn_grpo"),
             *("credit.aggregate", "learner.loss_settings", "learner.settings"),
         ),
     ),
@@ -43,7 +44,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "testing": (
         "For tests of your own: the conformance kit and trees made by hand.",
-        ("testing.conformance", "testing.trees"),
+        ("testing.conformance", "testing.trees", "testing.tiny_task"),
     ),
     "errors": ("What is raised, and when.", ("core.errors",)),
 }
