@@ -2,16 +2,17 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agentrl.core.errors import ContractError, LearnerError
-from agentrl.learner.batch import Row
+from agentrl.learner.batch import Row, RowValues
 from agentrl.learner.learner import Learner
 from agentrl.learner.loss_settings import PpoLoss
-from agentrl.learner.settings import LearnerSettings, OptimizerSettings
+from agentrl.learner.settings import CriticSettings, LearnerSettings, OptimizerSettings
 from agentrl.workers.learner import LearnerGroup, deal_rows
 
 
@@ -117,6 +118,30 @@ def test_two_ranks_train_as_one_process_does(
     assert group.update(rows()[:1], 9.0)["train/tokens"] == rows()[0].trained_tokens
     assert group.update([], 9.0)["train/tokens"] == 0.0
     group.close()
+    group.close()
+
+
+@pytest.mark.slow
+def test_two_ranks_teach_a_critic_as_one_process_does(cluster: None, policy: Path):
+    taught = []
+    for row in rows():
+        target = np.where(row.weight > 0, np.cos(row.token_ids), 0).astype(np.float32)
+        nothing = np.zeros_like(target)
+        taught.append(replace(row, values=RowValues(row.weight, target, nothing, nothing)))
+    options = settings(critic=CriticSettings(learning_rate=1e-2))
+    one, group = (
+        Learner(options, policy),
+        LearnerGroup(options.model_copy(update={"ranks": 2}), policy),
+    )
+    for _ in range(2):
+        alone, together = one.update(taught, 40.0), group.update(taught, 40.0)
+        alone.pop("train/seconds"), together.pop("train/seconds")
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-6)
+    for left, right in zip(one.values(taught), group.values(taught), strict=True):
+        assert np.abs(left).max() > 0
+        np.testing.assert_allclose(left, right, atol=1e-4)
+    # More ranks than rows: one of them goes through the passes with nothing to teach.
+    assert group.update(taught[:1], 9.0)["train/value_loss"] > 0
     group.close()
 
 
