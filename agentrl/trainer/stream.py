@@ -117,6 +117,7 @@ class Stream(Generic[T]):
         self._spare = spare
         self._clock = clock
         self._version = self._iteration = self._next = 0
+        self._wanted = 0  # iterations that were begun, each of which is completed
         self._again: list[int] = []
         self._playing: dict[asyncio.Task[tuple[T, bool]], tuple[int, int]] = {}  # number, version
         self._finished: list[Played[T]] = []
@@ -134,6 +135,7 @@ class Stream(Generic[T]):
         self._again, self._finished = list(state.again), list(state.finished)
         self._aside, self._replaced = list(state.aside), state.replaced
         self._spared = state.spared
+        self._wanted = max(iteration, -(-self._begun // self._portion))
 
     def state(self) -> StreamState[T]:
         """What to go on from: groups under way are to be played again."""
@@ -155,8 +157,7 @@ class Stream(Generic[T]):
     @property
     def has_more(self) -> bool:
         """Whether another portion will come."""
-        unfinished = self._playing or self._finished or self._again or self._begun % self._portion
-        return bool(unfinished) or self._begins(self._begun // self._portion)
+        return self._iteration < self._wanted or self._begins(self._wanted)
 
     def advance(self, version: int) -> None:
         """All engines hold `version` or a later one from now on."""
@@ -232,8 +233,10 @@ class Stream(Generic[T]):
         """The next number; None where no further portion is wanted."""
         if self._again:
             return self._again.pop(0)
-        if self._begun % self._portion == 0 and not self._begins(self._begun // self._portion):
-            return None
+        if self._begun == self._wanted * self._portion:
+            if not self._begins(self._wanted):
+                return None
+            self._wanted += 1
         self._next += 1
         return self._next - 1
 

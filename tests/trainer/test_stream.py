@@ -352,3 +352,27 @@ async def test_a_group_whose_use_cannot_be_told_ends_the_stream() -> None:
     fake.stream.advance(0)
     with pytest.raises(ContractError, match="no use"):
         await fake.stream.take()
+
+
+async def test_a_portion_whose_groups_are_all_set_aside_is_completed_beyond_the_budget() -> None:
+    played: list[int] = []
+
+    async def play(number: int) -> Group:
+        played.append(number)
+        await asyncio.sleep(0)
+        return group_of(number, 0)
+
+    stream = Stream(
+        play,
+        portion=2,
+        max_lag=1,
+        capacity=2,
+        begins=lambda _: not played,
+        useful=lambda group: int(group.id) > 2,
+        spare=9,
+    )
+    stream.advance(0)
+    portion = await stream.take()
+    assert [group.id for group in portion.groups] == ["3", "4"]
+    assert [group.id for group in portion.aside] == ["0", "1", "2"]
+    assert not stream.has_more
