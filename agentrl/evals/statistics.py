@@ -5,7 +5,7 @@ number, the task's mean, before anything else happens (`task_means`); the mean o
 estimates the score on tasks like these, and the spread between tasks carries both the tasks' and
 the samples' share of the uncertainty (clustered standard errors: Miller 2024, arXiv:2411.00640;
 Cameron and Miller 2015). Which interval is used where was chosen by its coverage, which
-`benchmarks/coverage.py` measures.
+`benchmarks/interval_coverage.py` measures.
 """
 
 from __future__ import annotations

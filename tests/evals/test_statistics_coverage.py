@@ -1,6 +1,6 @@
 """The 95 % intervals hold the truth about 95 times in 100, and the tests err 5 times in 100.
 
-`benchmarks/coverage.py` prints the whole table, with the settings in which they do worse.
+`benchmarks/interval_coverage.py` prints the whole table, with the settings in which they do worse.
 """
 
 from __future__ import annotations

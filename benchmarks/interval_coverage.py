@@ -1,6 +1,6 @@
 """How often the intervals of evaluations hold the truth, beside the intervals one might have used.
 
-    python benchmarks/coverage.py --runs 4000
+    python benchmarks/interval_coverage.py --runs 4000
 
 Tasks are drawn with difficulties from a beta distribution, samples from each task, and the score
 of the policy on such tasks is known. Shown is the share of simulated evaluations (in %) whose 95 %
