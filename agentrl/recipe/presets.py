@@ -77,6 +77,35 @@ PRESETS: dict[str, Preset] = {
             credit={"type": "reinforce_pp", "baseline": "group"},
         ),
     ),
+    # -- against a critic
+    "ppo": Preset(
+        "a critic and GAE over tokens, KL in the reward",
+        "arXiv:1707.06347, arXiv:2203.02155",
+        _part(
+            _ppo(aggregation="token_mean"),
+            credit={"type": "gae", "gamma": 1.0, "lam": 0.95},
+            learner={"critic": {"trunk": "own"}, "kl_in_reward": {"beta": 0.02}},
+        ),
+    ),
+    "vagen": Preset(
+        "a critic and GAE between turns and within them",
+        "arXiv:2510.16907",
+        _part(
+            _ppo(aggregation="token_mean"),
+            credit={"type": "bilevel_gae", "gamma_turn": 0.95, "lam": 1.0},
+            learner={"critic": {"trunk": "own"}},
+        ),
+    ),
+    "ufo": Preset(
+        "PPO that may answer again after a wrong answer",
+        "arXiv:2507.14295",
+        _part(
+            _ppo(0.2, 0.28, aggregation="token_mean", entropy=0.001, **_kl(0.001)),
+            credit={"type": "gae", "gamma": 1.0, "lam": 1.0},
+            learner={"critic": {"trunk": "own"}},
+            env={"wrappers": [{"type": "try_again"}]},
+        ),
+    ),
     # -- what filters leave is imitated
     "raft": Preset(
         "imitates the best of each group, where it succeeded",
@@ -143,10 +172,27 @@ PRESETS: dict[str, Preset] = {
             credit={"type": "grpo", "scale": "none"},
         ),
     ),
+    "otb": Preset(
+        "the baseline of least variance at every token",
+        "arXiv:2602.07078",
+        _part(_ppo(aggregation="token_mean"), credit={"type": "otb"}),
+    ),
     "lite_ppo": Preset(
         "the group's mean and the batch's spread, over all tokens alike",
         "arXiv:2508.08221",
         _part(_ppo(aggregation="token_mean"), credit={"type": "grpo", "scale": "batch"}),
+    ),
+    "dapo": Preset(
+        "dynamic sampling, clip-higher, every token alike, a price for length; set "
+        "`train.overlong` to your limit",
+        "arXiv:2503.14476",
+        _part(
+            _ppo(0.2, 0.28, aggregation="token_mean"),
+            credit={**_GRPO, "truncated": "mask"},
+            sampler={"type": "chain", "trajectories": 16},
+            filters=[{"type": "not_constant"}],
+            train={"refill": 9, "overlong": {"length": 20480, "buffer": 4096}},
+        ),
     ),
     "cppo": Preset(
         "GRPO that trains the half of each group with the largest advantages",
@@ -155,6 +201,23 @@ PRESETS: dict[str, Preset] = {
             _ppo(aggregation="sequence_mean", **_kl(0.04)),
             sampler={"type": "chain", "trajectories": 16},
             filters=[{"type": "top_advantage", "prune": 0.5}],
+        ),
+    ),
+    "ghpo": Preset(
+        "groups that failed as a whole are sampled again with more and more of the solution",
+        "arXiv:2507.10628",
+        _part(
+            _ppo(aggregation="token_mean"),
+            env={"wrappers": [{"type": "hints"}]},
+            train={"hints": [0.25, 0.5, 0.75]},
+        ),
+    ),
+    "arpo_replay": Preset(
+        "GRPO with a stored success in groups that failed as a whole (ARPO for GUI agents)",
+        "arXiv:2505.16282",
+        _part(
+            _ppo(0.2, 0.3, dual_clip=3.0, aggregation="token_mean"),
+            train={"replay": {"capacity": 8}},
         ),
     ),
     "pass_at_k": Preset(
@@ -212,6 +275,22 @@ PRESETS: dict[str, Preset] = {
         "arXiv:2504.19599",
         _part({"type": "gvpo", "beta": 0.1}, credit={"type": "grpo", "scale": "none"}),
     ),
+    "clip_cov": Preset(
+        "some tokens of high covariance between advantage and probability do not train",
+        "arXiv:2505.22617",
+        _part(
+            _ppo(aggregation="token_mean"),
+            learner={"entropy_control": {"type": "clip_cov", "fraction": 2e-4}},
+        ),
+    ),
+    "kl_cov": Preset(
+        "the tokens of highest covariance are held back",
+        "arXiv:2505.22617",
+        _part(
+            _ppo(aggregation="token_mean"),
+            learner={"entropy_control": {"type": "kl_cov", "fraction": 2e-4, "coefficient": 1.0}},
+        ),
+    ),
     # -- turns
     "mt_grpo": Preset(
         "turns' own rewards beside the outcome, each against its group",
@@ -251,6 +330,17 @@ PRESETS: dict[str, Preset] = {
             _ppo(aggregation="sequence_mean"),
             credit={"type": "arpo", "attribution": "soft"},
             sampler={"type": "arpo", "decision": "threshold"},
+        ),
+    ),
+    "aepo": Preset(
+        "ARPO with a measured split and fewer branches in a row; what is clipped above keeps its "
+        "gradient",
+        "arXiv:2510.14545",
+        _part(
+            _ppo(aggregation="sequence_mean", entropy_balanced=True),
+            credit={"type": "arpo", "attribution": "soft"},
+            sampler={"type": "aepo", "trajectories": 12},
+            learner={"entropy_control": {"type": "aware", "alpha": 0.2}},
         ),
     ),
     "at2po": Preset(

@@ -17,9 +17,13 @@ from agentrl.recipe.schema import Recipe
 HEAD = "name: x\nenv: {id: demo/calculator}\npolicy: {model: tiny/search}\n"
 
 
+NEEDS = {"dapo": "eval: {score: correct}\n"}
+"""What a preset asks of the recipe that names it."""
+
+
 def written(folder: Path, name: str, more: str = "") -> Path:
     path = folder / "x.yaml"
-    path.write_text(f"{HEAD}preset: {name}\n{more}")
+    path.write_text(f"{HEAD}preset: {name}\n{NEEDS.get(name, '')}{more}")
     return path
 
 
@@ -74,6 +78,9 @@ TABLE = {
     "reinforce_pp_baseline": (
         "chain", "-", "reinforce_pp group none", "token", "ppo 0.2/0.2", "token_mean", "k2 0.01",
     ),
+    "ppo": ("chain", "-", "gae - -", "token", "ppo 0.2/0.2", "token_mean", "reward 0.02"),
+    "vagen": ("chain", "-", "bilevel_gae - -", "token", "ppo 0.2/0.2", "token_mean", "-"),
+    "ufo": ("chain", "-", "gae - -", "token", "ppo 0.2/0.28", "token_mean", "k3 0.001"),
     "raft": ("chain", "best", "reinforce 0.0 none", "token", "none", "token_mean", "-"),
     "raft_pp": (
         "chain", "best", "reinforce 0.0 none", "token", "ppo 0.2/0.2", "token_mean", "k3 0.001",
@@ -89,6 +96,15 @@ TABLE = {
         "chain", "-", "turn_grpo steps std", "token", "ppo 0.2/0.2", "sequence_mean", "k3 0.04",
     ),
     "dr_grpo": ("chain", "-", "grpo - none", "token", "ppo 0.2/0.2", "constant", "-"),
+    "dapo": (
+        "chain 16", "not_constant", "grpo - std", "token", "ppo 0.2/0.28", "token_mean", "-",
+    ),
+    "ghpo": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.2", "token_mean", "-"),
+    "arpo_replay": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.3", "token_mean", "-"),
+    "clip_cov": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.2", "token_mean", "-"),
+    "kl_cov": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.2", "token_mean", "-"),
+    "aepo": ("aepo", "-", "arpo - std", "token", "ppo 0.2/0.2", "sequence_mean", "-"),
+    "otb": ("chain", "-", "otb - none", "token", "ppo 0.2/0.2", "token_mean", "-"),
     "lite_ppo": ("chain", "-", "grpo - batch", "token", "ppo 0.2/0.2", "token_mean", "-"),
     "cppo": (
         "chain 16", "top_advantage", "grpo - std", "token", "ppo 0.2/0.2", "sequence_mean",
@@ -148,13 +164,38 @@ def test_numbers_that_the_table_has_no_column_for(tmp_path: Path) -> None:
     grown = of("at2po").sampler
     assert (grown.initial, grown.expansions, grown.rounds, grown.trajectories) == (10, 6, 2, 22)
     assert of("spo").sampler.widths == (6, 6, 6)
+    ppo, vagen, ufo = of("ppo"), of("vagen").credit, of("ufo")
+    assert (ppo.credit.gamma, ppo.credit.lam, ppo.credit.whiten) == (1.0, 0.95, True)
+    assert (vagen.gamma, vagen.gamma_turn, vagen.lam) == (1.0, 0.95, 1.0)
+    assert (ufo.credit.gamma, ufo.credit.lam, ufo.learner.loss.entropy) == (1.0, 1.0, 0.001)
+    assert ufo.env.args["wrappers"] == [{"type": "try_again"}]
+    assert {one.learner.critic.trunk for one in (ppo, of("vagen"), ufo)} == {"own"}
+    dapo = of("dapo")
+    assert (dapo.train.refill, dapo.credit.truncated) == (9, "mask"), "ten rounds in all"
+    assert (dapo.train.overlong.length, dapo.train.overlong.buffer) == (20480, 4096)
+    assert dapo.train.overlong.penalty == 1.0 and dapo.learner.loss.dual_clip is None
+    assert of("ghpo").train.hints == (0.25, 0.5, 0.75)
+    assert of("arpo_replay").train.replay.capacity == 8
+    assert of("arpo_replay").learner.loss.dual_clip == 3.0
+    aepo = of("aepo")
+    assert aepo.learner.loss.entropy_balanced and aepo.learner.entropy_control.alpha == 0.2
+    assert (aepo.sampler.trajectories, aepo.sampler.initial) == (12, None)
+    for name in ("clip_cov", "kl_cov"):
+        assert of(name).learner.entropy_control.fraction == 2e-4
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_described_and_sets_no_size_of_the_run(name: str) -> None:
     preset = PRESETS[name]
     assert preset.about and len(preset.about) < 120 and preset.source
-    assert preset.settings.keys() <= {"sampler", "credit", "learner", "filters", "train"}
+    assert preset.settings.keys() <= {
+        "sampler",
+        "credit",
+        "learner",
+        "filters",
+        "train",
+        "env",
+    }
     assert "optimizer" not in preset.settings["learner"]
 
 
