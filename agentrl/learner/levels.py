@@ -58,6 +58,8 @@ class Evaluated:
     `denominator` is the loss's; `grain` says what has one advantage (see `CreditMethod`).
     """
 
+    # Without slots: what several losses need is computed once, where it is asked for.
+
     table: TurnTable
     credit: Credit
     advantage: Float64

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from agentrl.core.errors import ContractError
 from agentrl.credit.groups import Grain
 from agentrl.learner.base import PolicyLearner
 from agentrl.learner.batch import gather, scatter
 from agentrl.learner.levels import Evaluated, level_loss
-from agentrl.learner.loss_settings import LossSettings
+from agentrl.learner.loss_settings import AnyLoss
 from agentrl.trainer.batches import TrainingStep
 
 
 def two_pass_update(
-    learner: PolicyLearner, step: TrainingStep, loss: LossSettings, grain: Grain
+    learner: PolicyLearner, step: TrainingStep, loss: AnyLoss, grain: Grain
 ) -> dict[str, float]:
     """One update of `learner` on `step`: its log-probabilities first, then the exact gradient.
 
-    Returns what `PolicyLearner.update` does, with the loss and the clipped shares of `loss`.
+    Returns what `PolicyLearner.update` does, with the loss and the clipped shares of `loss`. Raises
+    ContractError where the loss has one advantage a trajectory and the credit has not, which a
+    recipe's check refuses.
     """
+    if loss.one_advantage and grain != "trajectory":
+        raise ContractError(
+            f"loss {loss.type!r} has one advantage for a whole trajectory, and the credit has one "
+            f"for each {grain}. Use type 'ppo' with level 'turn' or 'token'"
+        )
     rows, denominator = step.batch.rows, step.batch.denominator
     tokens = int(step.table.tokens.sum())
     found = level_loss(

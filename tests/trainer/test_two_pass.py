@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from agentrl.core.errors import ContractError
 from agentrl.core.types import Float32
 from agentrl.credit import ArpoCredit, GigpoCredit, GrpoCredit
 from agentrl.learner.batch import Row, gather
@@ -100,6 +101,16 @@ def test_each_step_trains_the_gradient_of_its_published_rows(loss, method, pack_
         assert found["train/loss"] == pytest.approx(0.25 + float(value.detach()), rel=1e-5)
         assert found["train/updates"] == 1.0
         assert ("train/clip_fraction_high" in found) == (loss.type in ("ppo", "logclip"))
+
+
+def test_credit_of_turns_is_no_advantage_of_a_trajectory():
+    loss, method = PpoLoss(level="sequence", **GSPO), GigpoCredit()
+    groups = [chains([1.0, 0.0])]
+    (step,) = training_steps(
+        groups, credit_of(groups, method, loss), loss, pack_tokens=4096, updates=1
+    )
+    with pytest.raises(ContractError, match="one for each copy"):
+        two_pass_update(NearLearner(), step, loss, method.grain)
 
 
 def rows_of(loss: LossSettings, method) -> int:
