@@ -19,7 +19,14 @@ from published_losses import flat_rows, published_loss
 from torch import Tensor
 
 from agentrl.core.types import ROOT, Group
-from agentrl.credit import GigpoCredit, GrpoCredit, TreeGrpoCredit, TurnTable
+from agentrl.credit import (
+    At2poCredit,
+    GigpoCredit,
+    GrpoCredit,
+    HgpoCredit,
+    TreeGrpoCredit,
+    TurnTable,
+)
 from agentrl.learner.batch import gather, scatter
 from agentrl.learner.kernels import TrainedTokens
 from agentrl.learner.levels import Evaluated, level_loss
@@ -52,6 +59,11 @@ CASES = {
         PpoLoss(level="turn", clip_low=0.05, clip_high=0.06, dual_clip=1.2, kl=0.1),
         GigpoCredit(),
     ),
+    "turn, at2po": (
+        PpoLoss(level="turn", clip_low=0.05, clip_high=0.06, aggregation="sequence_mean"),
+        At2poCredit(),
+    ),
+    "clip, hgpo": (PpoLoss(aggregation="sequence_mean"), HgpoCredit(history=1)),
     "gmpo": (LogclipLoss(aggregation="sequence_mean", clip_low=0.1, clip_high=0.1), GrpoCredit()),
     "gvpo": (GvpoLoss(), GrpoCredit(scale="none")),
     "vespo": (VespoLoss(aggregation="sequence_mean"), GrpoCredit()),
@@ -133,7 +145,7 @@ def flattened(model, reference, groups: list[Group], loss: LossSettings, method)
     """One row a trajectory: its own advantages, weights by the aggregation's definition."""
     table = TurnTable.of(groups, with_tokens=True)
     leaves = method.compare(table)
-    advantage = copies(table, method, leaves) if isinstance(method, GigpoCredit) else None
+    advantage = copies(table, method, leaves) if method.grain != "trajectory" else None
     rows = flat_rows(table, leaves.advantage if advantage is None else advantage, leaves.trains)
     rows = [row for row in rows if row.weight and len(row.tokens)]
     if loss.aggregation == "token_mean":
