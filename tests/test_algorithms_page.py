@@ -17,17 +17,29 @@ from typing import get_args
 import numpy as np
 import yaml
 
+from agentrl.core.hints import Hints
 from agentrl.core.settings import Settings
 from agentrl.core.try_again import TryAgain
 from agentrl.credit import AnyCredit
 from agentrl.filters import AnyFilter
 from agentrl.learner.loss_settings import AnyLoss, LossSettings
+from agentrl.recipe.selection import CurriculumSettings, OverlongSettings, ReplaySettings
 from agentrl.samplers import AnySampler
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "algorithms.md"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 CURVES = sorted((ROOT / "docs" / "curves").glob("*.json"))
+
+CHOOSING = """\
+Which tasks are played, which groups take part in an update and with what: the keys `refill` and
+`hints` and the sections below, all in `train` ([filters.md](filters.md)).
+"""
+CHOSEN_BY = {
+    "curriculum": CurriculumSettings,
+    "replay": ReplaySettings,
+    "overlong": OverlongSettings,
+}
 
 PLACES = {"loss": "learner.loss"}
 """Keys of the sections that are not at the top of a recipe."""
@@ -46,9 +58,12 @@ def page() -> str:
     """The whole page."""
     parts = [INTRO, "## Samplers", _first(AnySampler, "sampler"), *_methods(AnySampler, "sampler")]
     parts += ["## Credit", _first(AnyCredit, "credit"), *_methods(AnyCredit, "credit")]
-    parts += ["## Filters", _first(AnyFilter, "filter"), *_methods(AnyFilter, "filters")]
+    parts += ["## Filters", _first(AnyFilter, "filters"), *_methods(AnyFilter, "filters")]
     parts += ["## Loss", _first(AnyLoss, "loss"), _words(LossSettings)]
-    parts += [*_methods(AnyLoss, "loss"), "## Wrappers", "### try_again", _words(TryAgain)]
+    parts += [*_methods(AnyLoss, "loss"), "## Tasks and groups", CHOOSING]
+    for key, cls in CHOSEN_BY.items():
+        parts += [f"### train.{key}", _words(cls)]
+    parts += ["## Wrappers", "### try_again", _words(TryAgain), "### hints", _words(Hints)]
     parts += ["## Measured", *_measured()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -63,6 +78,8 @@ def _type(cls: type[Settings]) -> str:
 
 def _first(union: object, section: str) -> str:
     names = ", ".join(f"[`{_type(cls)}`](#{section}-{_type(cls)})" for cls in _members(union))
+    if section == "filters":
+        return f"`filters: [{{type: ...}}]` is a list of {names}, applied in turn."
     return f"`{PLACES.get(section, section)}: {{type: ...}}` is one of {names}."
 
 
@@ -71,7 +88,7 @@ def _methods(union: object, section: str) -> Iterator[str]:
         name = _type(cls)
         yield f"### {section} {name}"
         yield _words(cls)
-        used = [path.stem for path in RECIPES if _chosen(path, section) == name]
+        used = [path.stem for path in RECIPES if name in _chosen(path, section)]
         source = inspect.getsourcefile(cls)
         assert source is not None
         file = Path(source).relative_to(ROOT)
@@ -79,12 +96,13 @@ def _methods(union: object, section: str) -> Iterator[str]:
         yield f"Code: [{file}](../{file}). Recipes: {shown}."
 
 
-def _chosen(recipe: Path, section: str) -> str | None:
-    """The type that `recipe` names in a section; without a word the loss is PPO's."""
+def _chosen(recipe: Path, section: str) -> list[str | None]:
+    """The types that `recipe` names in a section; without a word the loss is PPO's."""
     found = yaml.safe_load(recipe.read_text())
     for key in PLACES.get(section, section).split("."):
         found = found.get(key) or {}
-    return found.get("type", "ppo" if section == "loss" else None)
+    listed = found if isinstance(found, list) else [found]
+    return [one.get("type", "ppo" if section == "loss" else None) for one in listed]
 
 
 def _words(cls: type) -> str:
@@ -130,7 +148,8 @@ def test_the_catalogue_says_what_the_code_says():
 
 
 def test_every_method_names_its_source():
-    for cls in (*_members(AnySampler), *_members(AnyCredit), *_members(AnyLoss)):
+    unions = (AnySampler, AnyCredit, AnyFilter, AnyLoss)
+    for cls in (cls for union in unions for cls in _members(union)):
         if _type(cls) not in ("chain", "reinforce"):
             assert re.search(r"arXiv:\d{4}\.\d{4,5}", cls.__doc__ or ""), cls.__name__
 
