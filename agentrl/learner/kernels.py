@@ -108,7 +108,8 @@ def _sapo(settings: SapoLoss, logprobs: Tensor, tokens: TrainedTokens) -> Elemen
 def _dppo(settings: DppoLoss, logprobs: Tensor, tokens: TrainedTokens) -> Elements:
     weight = importance_ratio(logprobs, tokens.behavior).detach().clamp(max=DPPO_CAP)
     moved = _divergence(logprobs.detach(), tokens.behavior, settings)
-    low, high = moved < -settings.clip_low, moved > settings.clip_high
+    floor, ceiling = settings.bounds
+    low, high = moved < -floor, moved > ceiling
     gain = torch.where(high, 0.0, tokens.positive) + torch.where(low, 0.0, tokens.negative)
     clipped = ((tokens.negative < 0) & low, (tokens.positive > 0) & high, torch.zeros_like(weight))
     return Elements(-weight * gain * logprobs, clipped)

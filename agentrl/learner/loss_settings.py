@@ -199,15 +199,21 @@ class DppoLoss(LossSettings):
         "kl":  kept where KL(q ‖ p) of the two-point distributions (q, 1 - q) and (p, 1 - p) is
                within the same bounds, and always where the token moves towards q
 
-    So a rare token may change by a large ratio. The paper's bounds are 0.15 for "tv" (the
-    default) and 0.05 for "kl".
+    So a rare token may change by a large ratio. Bounds that are None are the paper's: 0.15 for
+    "tv", 0.05 for "kl".
     """
 
     clips: ClassVar[tuple[str, ...]] = ("low", "high")
     type: Literal["dppo"] = "dppo"
     divergence: Literal["tv", "kl"] = "tv"
-    clip_low: float = Field(default=0.15, gt=0.0)
-    clip_high: float = Field(default=0.15, gt=0.0)
+    clip_low: float | None = Field(default=None, gt=0.0)
+    clip_high: float | None = Field(default=None, gt=0.0)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lower and the upper bound."""
+        paper = 0.15 if self.divergence == "tv" else 0.05
+        return self.clip_low or paper, self.clip_high or paper
 
 
 class QuadraticLoss(LossSettings):

@@ -141,7 +141,7 @@ ABOUT = {
     "credit.attribution": "of shared turns: soft keeps each trajectory's advantage, hard the mean",
     "filters.low": "mean score of a group that is too low",
     "filters.high": "mean score of a group that is too high",
-    "filters.keep": "the best successes of a group, or all of them",
+    "filters.keep": "best: the best successes of a group, or all; widest: share of the groups",
     "filters.above": "score above which a trajectory succeeds",
     "filters.prune": "share of a group that does not train",
     "learner.ranks": "processes that train together",
@@ -154,7 +154,7 @@ ABOUT = {
     "learner.loss.level": "what has one importance ratio: a token, a turn (AT²PO), a trajectory "
     "(GSPO)",
     "learner.loss.clip_low": "the lower bound: 1 - clip_low of a ratio, -clip_low of its logarithm "
-    "(logclip), a fall of the probability (dppo)",
+    "(logclip), a fall of the probability (dppo; none: the paper's)",
     "learner.loss.clip_high": "the upper bound, as clip_low",
     "learner.loss.dual_clip": "cap c on the loss of negative advantages, c·|A|; none: no cap",
     "learner.loss.entropy_balanced": "what clip_high stops keeps a gradient (AEPO)",

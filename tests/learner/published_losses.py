@@ -91,12 +91,13 @@ def elements(
         return -(4 / tau) * torch.sigmoid(tau * (log_ratio.exp() - 1)) * a
     if s.type == "dppo":
         p, q = frozen.exp(), old.exp()
+        low, high = s.bounds
         if s.divergence == "tv":
-            keep = torch.where(a > 0, p - q <= s.clip_high, p - q >= -s.clip_low)
+            keep = torch.where(a > 0, p - q <= high, p - q >= -low)
         else:
             kl = q * torch.log(q / p) + (1 - q) * torch.log((1 - q) / (1 - p))
             away = torch.where(a > 0, p > q, p < q)
-            keep = ~(away & (kl > _by_sign(a, s.clip_high, s.clip_low)))
+            keep = ~(away & (kl > _by_sign(a, high, low)))
         return -torch.clamp(still.exp(), max=20.0) * a * logp * keep
     if s.type == "vespo":
         product = still.sum().exp()

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from agentrl.learner.loss_settings import AnyLoss, PpoLoss, SapoLoss
+from agentrl.learner.loss_settings import AnyLoss, DppoLoss, PpoLoss, SapoLoss
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings
 
 
@@ -60,3 +60,5 @@ def test_losses_say_what_they_need():
     gspo = PpoLoss(level="sequence", clip_low=3e-4, clip_high=4e-4)
     assert gspo.two_pass and gspo.one_advantage
     assert not PpoLoss(level="turn").one_advantage
+    assert DppoLoss().bounds == (0.15, 0.15)
+    assert DppoLoss(divergence="kl", clip_high=0.1).bounds == (0.05, 0.1)

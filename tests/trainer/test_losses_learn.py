@@ -17,7 +17,7 @@ LOSSES = {
     "sapo": {"type": "sapo", "aggregation": "sequence_mean"},
     "gmpo": {"type": "logclip", "aggregation": "sequence_mean"},
     "dppo tv": {"type": "dppo"},
-    "dppo kl": {"type": "dppo", "divergence": "kl", "clip_low": 0.05, "clip_high": 0.05},
+    "dppo kl": {"type": "dppo", "divergence": "kl"},
     "quadratic": {"type": "quadratic"},
     "gvpo": {"type": "gvpo"},
     "vespo": {"type": "vespo"},
