@@ -12,9 +12,10 @@ from agentrl.filters.best import BestFilter
 from agentrl.filters.mean_range import MeanRangeFilter
 from agentrl.filters.not_constant import NotConstantFilter
 from agentrl.filters.top_advantage import TopAdvantageFilter
+from agentrl.filters.widest import WidestFilter
 
 AnyFilter: TypeAlias = Annotated[
-    NotConstantFilter | MeanRangeFilter | BestFilter | TopAdvantageFilter,
+    NotConstantFilter | MeanRangeFilter | WidestFilter | BestFilter | TopAdvantageFilter,
     Field(discriminator="type"),
 ]
 """Filters by the name in `type`; a new one is added here."""
@@ -36,5 +37,6 @@ __all__ = [
     "MeanRangeFilter",
     "NotConstantFilter",
     "TopAdvantageFilter",
+    "WidestFilter",
     "filter_metrics",
 ]

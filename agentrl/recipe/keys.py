@@ -154,7 +154,7 @@ ABOUT = {
     "learner.loss.level": "what has one importance ratio: a token, a turn (AT²PO), a trajectory "
     "(GSPO)",
     "learner.loss.clip_low": "the lower bound: 1 - clip_low of a ratio, -clip_low of its logarithm "
-    "(logclip), a fall of the probability (dppo; none: the paper's)",
+    "(logclip), a fall of the probability (dppo)",
     "learner.loss.clip_high": "the upper bound, as clip_low",
     "learner.loss.dual_clip": "cap c on the loss of negative advantages, c·|A|; none: no cap",
     "learner.loss.entropy_balanced": "what clip_high stops keeps a gradient (AEPO)",

@@ -26,7 +26,7 @@ def selection_problems(recipe: Recipe) -> Iterator[Problem]:
                 f"filters.{index}.type: a group of one trajectory is always constant, so nothing "
                 "would train. Use 2 or more sampler.trajectories, or another filter.",
             )
-    choosy = [one for one in recipe.filters if not isinstance(one, TopAdvantageFilter)]
+    choosy = [one for one in recipe.filters if one.type != "top_advantage"]
     if train.refill and not choosy:
         yield Problem(
             ("train", "refill"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentrl.core.env import Env, Observation, StepInfo, StepResult
 from agentrl.core.errors import EnvError, RecipeError
@@ -96,6 +100,43 @@ async def test_the_return_is_ufos_by_hand(inner, actions, worth) -> None:
     solved = actions[-1] == "7"
     assert [one.terminated for one in results] == [False] * (len(actions) - 1) + [solved]
     assert [one.truncated for one in results] == [False] * (len(actions) - 1) + [not solved]
+
+
+def ufo(actions: list[str], attempts: int) -> float:
+    """UFO's return from its definition: gamma^t if solved at t, less repeats, less invalid ones."""
+    played = actions[: actions.index("7") + 1] if "7" in actions else actions
+    played = played[:attempts]
+    given = ["".join(action.split()).lower() for action in played if action != "?"]
+    solved = 0.5 ** (len(played) - 1) if played[-1] == "7" else 0.0
+    repeats = 0.5 * (1 - len(set(given)) / len(given)) if given else 0.0
+    return solved - repeats - 0.1 * played.count("?")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    actions=st.lists(st.sampled_from(["1", "2", "a b", "AB", "?", "7"]), min_size=5, max_size=5),
+    attempts=st.integers(1, 5),
+)
+def test_any_episode_earns_what_the_definition_says_within_its_bounds(actions, attempts) -> None:
+    async def returns() -> tuple[float, StepResult]:
+        env = TryAgain(Quiz(), attempts=attempts)
+        await env.reset(TASK, seed=0)
+        earned = 0.0
+        for action in actions:
+            result = await env.step(action)
+            earned += result.reward
+            if result.terminated or result.truncated:
+                return earned, result
+        raise AssertionError("an episode that does not end")
+
+    earned, last = asyncio.run(returns())
+    assert earned == pytest.approx(ufo(actions, attempts))
+    invalid = 0.1 * actions[: int(last.info.metrics["attempts"])].count("?")
+    assert earned + invalid + 1e-12 >= -0.4 and earned <= 1.0
+    # Solved within k attempts: never fewer for more attempts.
+    solved = last.info.metrics["solved"]
+    assert (last.terminated, last.truncated) == (bool(solved), not solved)
+    assert solved == float("7" in actions[:attempts])
 
 
 async def test_the_policy_reads_that_it_was_wrong_and_nothing_else() -> None:

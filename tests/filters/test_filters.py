@@ -20,6 +20,7 @@ from agentrl.filters import (
     MeanRangeFilter,
     NotConstantFilter,
     TopAdvantageFilter,
+    WidestFilter,
     filter_metrics,
 )
 from agentrl.testing.trees import chains, random_groups, tree_of
@@ -106,6 +107,24 @@ def test_a_group_that_failures_made_smaller_keeps_one() -> None:
     table, leaves = compared(group)
     after = TopAdvantageFilter(prune=0.75)(table, leaves)
     assert after.trains.tolist() == [True, False]  # two left, and floor(2 / 4) is none
+
+
+def test_the_widest_groups_stay_and_equal_scores_never() -> None:
+    # Population deviations 1/2, 0, 0.433, 2, 1/2: a share of two fifths is two groups.
+    groups = [1, 0], [1, 1, 1], [1, 0, 0, 0], [4, 0], [0, 1]
+    found = kept(WidestFilter(keep=0.4), *groups)
+    assert [any(one) for one in found] == [True, False, False, True, False]
+    assert [all(one) for one in found] == [True, False, False, True, False]
+    found = kept(WidestFilter(keep=1.0), *groups)
+    assert [any(one) for one in found] == [True, False, True, True, True]
+    assert [any(one) for one in kept(WidestFilter(keep=0.01), *groups)].count(True) == 1
+    assert kept(WidestFilter(keep=1.0), [1, 1], [0.1, 0.1, 0.1]) == [[False] * 2, [False] * 3]
+
+
+def test_the_widest_are_counted_among_groups_that_have_something_to_train() -> None:
+    # Four groups, one of which is a single trajectory: half of three is one.
+    found = kept(WidestFilter(keep=0.5), [5.0], [0, 1], [0, 2], [0, 3])
+    assert [any(one) for one in found] == [False, False, False, True]
 
 
 def with_parts(tree: TrajectoryTree, **parts: float) -> TrajectoryTree:
@@ -230,3 +249,25 @@ def test_the_order_of_groups_does_not_matter(seed, order) -> None:
         return {group.id: part for group, part in zip(listed, parts, strict=True)}
 
     assert answers([groups[index] for index in order]) == answers(groups)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.2, 0.5, 1.0]))
+def test_the_widest_of_any_groups_are_those_of_largest_deviation(seed, share) -> None:
+    groups = random_groups(seed, n_groups=6)
+    table, leaves = compared(*groups, score="format")
+    after = WidestFilter(keep=share)(table, leaves)
+    spread, alive = {}, 0
+    for g, group in enumerate(groups):
+        played = [t for t in group.trajectories() if not t.stop_reason.is_failure]
+        scores = [sum(turn.rewards.get("format", 0.0) for turn in t.turns) for t in played]
+        if leaves.trains[table.leaf_group == g].any():
+            alive += 1
+            if np.ptp(scores) > 1e-9:
+                spread[g] = round(float(np.std(scores)), 8)
+    ranked = sorted(spread, key=lambda g: (-spread[g], g))
+    expected = ranked[: max(1, math.floor(share * alive + 1e-9))]
+    kept_groups = set(table.leaf_group[after.trains].tolist())
+    assert kept_groups == set(expected)
+    inside = np.isin(table.leaf_group, expected)
+    assert (after.trains == (leaves.trains & inside)).all()
