@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from agentrl.core.env import Env, Observation, StepInfo, StepResult
-from agentrl.core.errors import EnvError
+from agentrl.core.errors import EnvError, RecipeError
 from agentrl.core.tool_env import ToolEnv
 from agentrl.core.types import Message, Task
 
@@ -108,40 +108,47 @@ DIRECTIONS = ("north", "south", "east", "west")
 class DoorEnv(Env):
     """A door, a mat that hides the way, and the way: the least task where turns build on turns.
 
-    Each door has one mat. Whoever lifts it is told which way to go; another mat tells nothing, and
-    the way can only be guessed. With `needs_mat=False` every mat tells it, so that the second
-    action alone decides.
+    There are `doors` of them, from 2 to 4, with as many mats and ways. Each door has one mat.
+    Whoever lifts it is told which way to go; another mat tells nothing, and the way can only be
+    guessed. With `needs_mat=False` every mat tells it, so that the second action alone decides.
 
     Observation: `door red`; then `go north`, or `go somewhere`.
     Action: a colour, then a direction; the first word counts.
     Reward: `opened`, 1.0 for the right direction, else 0.0.
     Ends: terminated on the second action.
-    Data: a task for each of four doors; the way is drawn from the episode's seed.
+    Data: a task for each door; the way is drawn from the episode's seed.
     """
 
     forkable = "copy"
-    words = ("door", "go", "somewhere", *COLOURS, *DIRECTIONS)
 
-    def __init__(self, *, needs_mat: bool = True) -> None:
+    def __init__(self, *, needs_mat: bool = True, doors: int = 4) -> None:
+        if not 2 <= doors <= len(COLOURS):
+            raise RecipeError(f"doors must be from 2 to {len(COLOURS)}, got {doors}")
         self.needs_mat = needs_mat
+        self.colours, self.ways = COLOURS[:doors], DIRECTIONS[:doors]
         self._door = ""
         self._way = ""
         self._lifted: str | None = None
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """The same four doors in both splits."""
+        """The same doors in both splits."""
         if split not in ("train", "eval"):
             return []
-        return [Task(f"{split}-{colour}", {"door": colour}) for colour in COLOURS]
+        return [Task(f"{split}-{colour}", {"door": colour}) for colour in self.colours]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words of observations and actions."""
+        return ("door", "go", "somewhere", *self.colours, *self.ways)
 
     def mat(self, door: str) -> str:
         """The colour of the mat that belongs to `door`: the next one in the list."""
-        return COLOURS[(COLOURS.index(door) + 1) % len(COLOURS)]
+        return self.colours[(self.colours.index(door) + 1) % len(self.colours)]
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         """Show the door."""
         self._door, self._lifted = task.data["door"], None
-        self._way = random.Random(seed).choice(DIRECTIONS)
+        self._way = random.Random(seed).choice(self.ways)
         return (Message.of("user", f"door {self._door}"),)
 
     async def step(self, action: str) -> StepResult:
@@ -167,4 +174,4 @@ class DoorEnv(Env):
         """Lift the right mat, go where it says."""
         if len(seen) == 1:
             return self.mat(task.data["door"])
-        return next((way for way in DIRECTIONS if way in seen[-1]), DIRECTIONS[0])
+        return next((way for way in self.ways if way in seen[-1]), self.ways[0])

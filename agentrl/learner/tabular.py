@@ -17,6 +17,13 @@ from agentrl.core.env import Observation
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.base import Completion, Sampling
 from agentrl.learner.batch import Row
+from agentrl.learner.critic import (
+    VALUE_SUMS,
+    TaughtTokens,
+    value_metrics,
+    value_sums,
+    value_terms,
+)
 from agentrl.learner.kernels import TrainedTokens
 from agentrl.learner.loss import SUMS, metrics, policy_terms, token_sums
 from agentrl.learner.settings import LearnerSettings
@@ -97,12 +104,15 @@ class Table:
 
     def _words(self, row: Row) -> tuple[Tensor, Tensor]:
         """Log-probabilities (n, V) of all words at the trained tokens of `row`, and those (n,)."""
-        trained = np.flatnonzero(row.weight)
-        last = row.previous[trained]
-        before = row.previous[last]
-        first = np.where(before < 0, STOP, row.token_ids[before])
-        log_p = torch.log_softmax(self.logits[first, row.token_ids[last]], -1)
-        return log_p, torch.from_numpy(row.token_ids[trained].astype(np.int64))
+        log_p = torch.log_softmax(self.logits[last_words(row)], -1)
+        return log_p, torch.from_numpy(row.token_ids[row.weight != 0].astype(np.int64))
+
+
+def last_words(row: Row) -> tuple[Int32, Int32]:
+    """The two words before each of the trained tokens (n,) of `row`."""
+    last = row.previous[np.flatnonzero(row.weight)]
+    before = row.previous[last]
+    return np.where(before < 0, STOP, row.token_ids[before]), row.token_ids[last]
 
 
 class TableEngine:
@@ -158,8 +168,38 @@ class TableEngine:
         return np.asarray(found, np.float32)
 
 
+class TableCritic:
+    """A critic without a network: a value for each pair of last words, 0 at first, plain Adam."""
+
+    def __init__(self, vocabulary: int, settings: LearnerSettings) -> None:
+        assert settings.critic is not None
+        self.settings = settings.critic
+        self._worth = torch.zeros(vocabulary, vocabulary, dtype=torch.float64, requires_grad=True)
+        optimizer = settings.optimizer
+        self._adam = torch.optim.Adam(
+            [self._worth], self.settings.learning_rate, betas=optimizer.betas, eps=optimizer.eps
+        )
+
+    def values(self, row: Row) -> Tensor:
+        """Values (n,) of the states before the trained tokens of `row`."""
+        return self._worth[last_words(row)]
+
+    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
+        """One step on the value loss of all `rows`."""
+        self._adam.zero_grad()
+        sums = torch.zeros(len(VALUE_SUMS), dtype=torch.float64)
+        for number, row in enumerate(rows):
+            found = TaughtTokens.of(row, number, torch.device("cpu"))
+            tokens = TaughtTokens(*(column.double() for column in found))
+            values, clip = self.values(row), self.settings.value_clip
+            torch.autograd.backward(value_terms(values, tokens, clip).sum() / denominator)
+            sums += value_sums(values.detach(), tokens, clip)
+        self._adam.step()
+        return value_metrics(sums.tolist(), denominator, self.settings)
+
+
 class TableLearner:
-    """A learner of a `Table`: the loss of `settings`, plain Adam."""
+    """A learner of a `Table`: the loss of `settings`, plain Adam; with a critic, another table."""
 
     def __init__(self, table: Table, settings: LearnerSettings) -> None:
         self.table = table
@@ -168,10 +208,12 @@ class TableLearner:
         self._reference = Table(len(table.logits))
         self._reference.logits = table.logits.detach().clone()
         self._adam = torch.optim.Adam([table.logits], betas=optimizer.betas, eps=optimizer.eps)
+        self.critic = TableCritic(len(table.logits), settings) if settings.critic else None
         self.updates = 0
 
     def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
-        """One step on the gradient of all `rows`; as `Learner.update`."""
+        """One step on the gradient of all `rows`; as `Learner.update`, but that nothing waits."""
+        taught = self.critic.update(rows, denominator) if self.critic is not None else {}
         self._adam.zero_grad()
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         loss_settings = self.settings.loss
@@ -181,12 +223,16 @@ class TableLearner:
             logprobs, entropies = self.table.logprobs(row)
             trained = np.flatnonzero(row.weight)
             columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
-            tokens = TrainedTokens(*(torch.from_numpy(one[trained]).double() for one in columns))
+            reference = self._reference.logprobs(row)[0].detach() if loss_settings.kl else None
+            tokens = TrainedTokens(
+                *(torch.from_numpy(one[trained]).double() for one in columns), reference
+            )
             loss = policy_terms(logprobs, entropies, tokens, loss_settings).sum() / denominator
             torch.autograd.backward(loss)
             sums += token_sums(
                 logprobs.detach(), entropies.detach(), tokens, loss_settings, objective="policy"
             )
+        self._teach(rows, denominator)
         for group in self._adam.param_groups:
             group["lr"] = self.settings.optimizer.rate(self.updates)
         if self.table.logits.grad is not None:
@@ -194,19 +240,47 @@ class TableLearner:
             self.updates += 1
         total = dict(zip(SUMS, sums.tolist(), strict=True))
         found = metrics(total, denominator, objective="policy", clips=loss_settings.clips)
-        return found | {"train/updates": self.updates}
+        return found | taught | {"train/updates": self.updates}
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens, else 0.0."""
         return [_column(row, self.table.logprobs(row)[0]) for row in rows]
 
+    def values(self, rows: Sequence[Row]) -> list[Float32]:
+        """As `Learner.values`: a number for each pair of last words."""
+        return [_column(row, self._values[_contexts(row)]) for row in rows]
+
+    def _teach(self, rows: Sequence[Row], denominator: float) -> None:
+        """A step of the critic on the value loss of `rows`, where the settings have one."""
+        settings = self.settings.critic
+        if settings is None:
+            return
+        self._value_adam.zero_grad()
+        for number, row in enumerate(rows):
+            taught = TaughtTokens.of(row, number, torch.device("cpu"))
+            terms = value_terms(self._values[_contexts(row)], taught, settings.value_clip)
+            torch.autograd.backward(terms.sum() / denominator)
+        self._value_adam.step()
+
     def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
         """As `Learner.logit_norms`."""
         return [_column(row, self.table.logit_norms(row)) for row in rows]
 
+    def values(self, rows: Sequence[Row]) -> list[Float32]:
+        """The critic's values (T,) of the states before each row's trained tokens, else 0.0."""
+        assert self.critic is not None
+        return [_column(row, self.critic.values(row)) for row in rows]
+
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """As `logprobs`, of the table as the learner found it."""
         return [_column(row, self._reference.logprobs(row)[0]) for row in rows]
+
+
+def _contexts(row: Row) -> tuple[Int32, Int32]:
+    """The last two words (n,) before each trained token of `row`."""
+    last = row.previous[np.flatnonzero(row.weight)]
+    before = row.previous[last]
+    return np.where(before < 0, STOP, row.token_ids[before]), row.token_ids[last]
 
 
 def _column(row: Row, values: Tensor) -> Float32:

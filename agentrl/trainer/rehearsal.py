@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from agentrl.core.registry import env_class, make_env
+from agentrl.core.registry import make_env
 from agentrl.core.types import Float32, Group, Int32, Task
 from agentrl.learner.tabular import Table, TableEngine, TableLearner, Words
 from agentrl.recipe.schema import Recipe
@@ -47,13 +47,13 @@ def rehearse(recipe: Recipe) -> Rehearsal:
 
 
 async def _rehearse(recipe: Recipe) -> Rehearsal:
-    words = Words(getattr(env_class(recipe.env.id), "words"))  # noqa: B009 - not of every Env
+    env = make_env(recipe.env.id, **recipe.env.args)
+    words = Words(getattr(env, "words"))  # noqa: B009 - not of every Env
     table = Table(words.vocabulary_size)
     member = _Member(recipe, words, TableEngine(table))
     fleet = Fleet(
         lambda _: member, size=1, jobs_at_once=64, trajectories=recipe.sampler.trajectories
     )
-    env = make_env(recipe.env.id, **recipe.env.args)
     display = Display(plain=True, console=Console(quiet=True))
     collector = Collector(
         recipe,
