@@ -224,9 +224,10 @@ class TableLearner:
             trained = np.flatnonzero(row.weight)
             columns = (row.positive, row.negative, row.weight, row.behavior_logprobs)
             reference = self._reference.logprobs(row)[0].detach() if loss_settings.kl else None
-            tokens = TrainedTokens(
-                *(torch.from_numpy(one[trained]).double() for one in columns), reference
+            positive, negative, weight, behavior = (
+                torch.from_numpy(one[trained]).double() for one in columns
             )
+            tokens = TrainedTokens(positive, negative, weight, behavior, reference)
             loss = policy_terms(logprobs, entropies, tokens, loss_settings).sum() / denominator
             torch.autograd.backward(loss)
             sums += token_sums(
