@@ -233,7 +233,6 @@ class TableLearner:
             sums += token_sums(
                 logprobs.detach(), entropies.detach(), tokens, loss_settings, objective="policy"
             )
-        self._teach(rows, denominator)
         for group in self._adam.param_groups:
             group["lr"] = self.settings.optimizer.rate(self.updates)
         if self.table.logits.grad is not None:
@@ -247,22 +246,6 @@ class TableLearner:
         """Log-probabilities (T,) of each row's trained tokens, else 0.0."""
         return [_column(row, self.table.logprobs(row)[0]) for row in rows]
 
-    def values(self, rows: Sequence[Row]) -> list[Float32]:
-        """As `Learner.values`: a number for each pair of last words."""
-        return [_column(row, self._values[_contexts(row)]) for row in rows]
-
-    def _teach(self, rows: Sequence[Row], denominator: float) -> None:
-        """A step of the critic on the value loss of `rows`, where the settings have one."""
-        settings = self.settings.critic
-        if settings is None:
-            return
-        self._value_adam.zero_grad()
-        for number, row in enumerate(rows):
-            taught = TaughtTokens.of(row, number, torch.device("cpu"))
-            terms = value_terms(self._values[_contexts(row)], taught, settings.value_clip)
-            torch.autograd.backward(terms.sum() / denominator)
-        self._value_adam.step()
-
     def logit_norms(self, rows: Sequence[Row]) -> list[Float32]:
         """As `Learner.logit_norms`."""
         return [_column(row, self.table.logit_norms(row)) for row in rows]
@@ -275,13 +258,6 @@ class TableLearner:
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """As `logprobs`, of the table as the learner found it."""
         return [_column(row, self._reference.logprobs(row)[0]) for row in rows]
-
-
-def _contexts(row: Row) -> tuple[Int32, Int32]:
-    """The last two words (n,) before each trained token of `row`."""
-    last = row.previous[np.flatnonzero(row.weight)]
-    before = row.previous[last]
-    return np.where(before < 0, STOP, row.token_ids[before]), row.token_ids[last]
 
 
 def _column(row: Row, values: Tensor) -> Float32:
