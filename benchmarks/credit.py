@@ -99,6 +99,7 @@ def repeated(parents: np.ndarray, groups: int) -> TurnTable:
         entropies=-logprobs,
         values=rng.random(len(logprobs)),
         bootstrap=np.zeros(len(leaf_turn)),
+        logit_norms=rng.random(len(logprobs)),
     )
 
 

@@ -31,11 +31,13 @@ COMPARING_TREES = {"tree_grpo", "tree_po"}
 
 
 def table_of(groups):
-    """All columns; a critic's values that follow the tokens wherever they stand."""
+    """All columns; a critic's values and norms that follow the tokens wherever they stand."""
     table = TurnTable.of(groups, with_tokens=True)
+    surprise = -table.logprobs.astype(np.float64)
     return dataclasses.replace(
         table,
-        values=0.5 - 2.0 * table.logprobs.astype(np.float64),
+        values=0.5 + 2.0 * surprise,
+        logit_norms=0.1 + surprise,
         bootstrap=np.full(len(table.leaf_turn), 0.3),
     )
 
