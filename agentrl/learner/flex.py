@@ -25,7 +25,7 @@ def attend_flex(
     is that of the segments and their contexts, as with `attend_segments`.
     """
     mask = block_mask(layout, query.device)
-    kernel: Callable[..., Tensor] = _compiled() if query.is_cuda else flex_attention
+    kernel = _compiled() if query.is_cuda else _eager
     grouped = query.shape[1] != key.shape[1]
     return kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
 
@@ -85,6 +85,11 @@ def _listed(
         for one in (seen.sum(1), order)
     )
     return counts, indices
+
+
+def _eager(*inputs: Tensor, **options: object) -> Tensor:
+    output: Tensor = flex_attention(*inputs, **options)  # type: ignore[arg-type]
+    return output
 
 
 @lru_cache(maxsize=1)
