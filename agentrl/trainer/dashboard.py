@@ -23,7 +23,7 @@ _CURVE = 40
 _KEPT = 512
 _SLOW_SECONDS = 0.01
 _FAILURES = "failures/"
-_TIMES = ("rollout", "update", "sync")
+_TIMES = {"rollout": "wait", "update": "update", "sync": "sync"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ class Dashboard:
         total = self._now.get("time/iteration_seconds", math.nan)
         if not total > 0:
             return "–"
-        shares = {name: self._now.get(f"time/{name}_seconds", 0.0) / total for name in _TIMES}
+        shares = {n: self._now.get(f"time/{of}_seconds", 0.0) / total for n, of in _TIMES.items()}
         return f"{total:.1f} s: " + ", ".join(f"{n} {100 * s:.0f} %" for n, s in shares.items())
 
     def _spent(self) -> str:

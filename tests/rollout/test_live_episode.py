@@ -434,3 +434,25 @@ async def test_a_branch_whose_copy_failed_is_built_by_replay_while_retries_are_l
     assert [failure.stop_reason for failure in episode.tree.failures] == [StopReason.ENV_ERROR]
     await twin.close()
     await episode.close()
+
+
+async def test_a_turn_keeps_the_version_of_each_of_its_tokens():
+    class Pushed(RuleEngine):
+        """Takes new weights before the last token of the first action."""
+
+        async def generate(self, prompt_ids, sampling):
+            found = await super().generate(prompt_ids, sampling)
+            if self.version:
+                return found
+            self.version = 1
+            versions = np.zeros(len(found.token_ids), np.int32)
+            versions[-1] = 1
+            return replace(found, versions=versions)
+
+    actions = ("one<|im_end|>", "stop<|im_end|>")
+    engine = Pushed(lambda prompt, seed: (actions[prompt.count("count ")], 0.5))
+    first, second = (await play(stage(engine))).tree.turns
+    assert first.token_versions.tolist() == [0, 0, 0, 1] and first.policy_version == 0
+    assert second.versions is None and second.token_versions.tolist() == [1] * 5
+    with pytest.raises(ContractError, match="a turn of 5 tokens has 4 versions"):
+        replace(second, versions=first.versions)

@@ -35,6 +35,7 @@ METRICS = {
     "failures/env_error": 2.0,
     "failures/engine_error": 0.0,
     "time/rollout_seconds": 2.0,
+    "time/wait_seconds": 2.0,
     "time/update_seconds": 1.0,
     "time/sync_seconds": 0.5,
     "time/iteration_seconds": 4.0,
