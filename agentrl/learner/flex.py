@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,10 @@ def attend_flex(
     is that of the segments and their contexts, as with `attend_segments`.
     """
     mask = block_mask(layout, query.device)
-    kernel = _compiled() if query.is_cuda else _eager
+    kernel: Any = _compiled() if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
-    return kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    output: Tensor = kernel(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    return output
 
 
 @lru_cache(maxsize=64)
@@ -85,11 +87,6 @@ def _listed(
         for one in (seen.sum(1), order)
     )
     return counts, indices
-
-
-def _eager(*inputs: Tensor, **options: object) -> Tensor:
-    output: Tensor = flex_attention(*inputs, **options)  # type: ignore[arg-type]
-    return output
 
 
 @lru_cache(maxsize=1)
