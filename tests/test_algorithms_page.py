@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import yaml
@@ -22,7 +22,11 @@ from agentrl.core.settings import Settings
 from agentrl.core.try_again import TryAgain
 from agentrl.credit import AnyCredit
 from agentrl.filters import AnyFilter
+from agentrl.learner.correction import AnyCorrection
+from agentrl.learner.entropy_control import AnyEntropyControl
+from agentrl.learner.kl_reward import KlInReward
 from agentrl.learner.loss_settings import AnyLoss, LossSettings
+from agentrl.recipe.presets import PRESETS
 from agentrl.recipe.selection import CurriculumSettings, OverlongSettings, ReplaySettings
 from agentrl.samplers import AnySampler
 
@@ -41,8 +45,33 @@ CHOSEN_BY = {
     "overlong": OverlongSettings,
 }
 
-PLACES = {"loss": "learner.loss"}
+PLACES = {
+    "loss": "learner.loss",
+    "correction": "learner.correction",
+    "entropy_control": "learner.entropy_control",
+}
 """Keys of the sections that are not at the top of a recipe."""
+
+CORRECTIONS = Annotated[AnyCorrection, "as the other unions"]
+CONTROLS = Annotated[AnyEntropyControl, "as the other unions"]
+
+CORRECTING = """\
+The engine's log-probabilities are those of the policy that sampled: of other kernels, another
+precision or an older version than the learner's. Without a correction the ratio of the loss is
+taken against them as they are, and PPO's clip bounds what they do; that is right for an engine that
+agrees with the learner, and at a lag of a version or two (`train.max_lag`). With one the learner
+evaluates the tokens once before the first update of an iteration, the ratio is taken against that,
+and what the engine's were is made up for by a weight outside of the clip. For samples that are
+stale, or an engine of another precision, `tis` is the one to begin with: it keeps the clip for the
+updates of the iteration alone. `correction/...` in the metrics says how far the two are apart.
+"""
+
+PRESETTING = """\
+`preset: NAME` lays a published algorithm under a recipe: what the recipe says itself stands above
+it, key by key, and a section for which it names another `type` is its own alone. `agentrl recipe
+show` says where each value comes from, `agentrl recipe presets` lists the names. Sizes of a run
+(tasks, learning rate, limits) are no part of a preset.
+"""
 
 INTRO = """\
 # Catalogue of algorithms
@@ -60,7 +89,11 @@ def page() -> str:
     parts += ["## Credit", _first(AnyCredit, "credit"), *_methods(AnyCredit, "credit")]
     parts += ["## Filters", _first(AnyFilter, "filters"), *_methods(AnyFilter, "filters")]
     parts += ["## Loss", _first(AnyLoss, "loss"), _words(LossSettings)]
-    parts += [*_methods(AnyLoss, "loss"), "## Tasks and groups", CHOOSING]
+    parts += [*_methods(AnyLoss, "loss"), "## Corrections", CORRECTING]
+    parts += [_first(CORRECTIONS, "correction"), *_methods(CORRECTIONS, "correction")]
+    parts += ["## KL in the reward", _words(KlInReward), "## Entropy control"]
+    parts += [_first(CONTROLS, "entropy_control"), *_methods(CONTROLS, "entropy_control")]
+    parts += ["## Presets", PRESETTING, *_presets(), "## Tasks and groups", CHOOSING]
     for key, cls in CHOSEN_BY.items():
         parts += [f"### train.{key}", _words(cls)]
     parts += ["## Wrappers", "### try_again", _words(TryAgain), "### hints", _words(Hints)]
@@ -114,6 +147,14 @@ def _words(cls: type) -> str:
         text,
         flags=re.MULTILINE,
     )
+
+
+def _presets() -> Iterator[str]:
+    rows = ["| preset | what | sets |", "| --- | --- | --- |"]
+    for name, preset in PRESETS.items():
+        data = yaml.safe_dump(preset.settings, default_flow_style=True, sort_keys=False, width=9999)
+        rows.append(f"| `{name}` | {preset.about} ({preset.source}) | `{data.strip()}` |")
+    yield "\n".join(rows)
 
 
 def _measured() -> Iterator[str]:
