@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,10 +25,11 @@ def succeeded(group: Group, score: str) -> bool:
 def failed(group: Group, score: str) -> bool:
     """True where `group` was played and none of it scores above 0.
 
-    Failures of infrastructure are no attempts: a group of nothing else has not failed.
+    Failures of infrastructure and what has no score are no attempts: a group of nothing else has
+    not failed.
     """
-    scores = attempt_scores(group, score)
-    return bool(scores) and not any(value > 0.0 for value in scores)
+    scores = [value for value in attempt_scores(group, score) if math.isfinite(value)]
+    return bool(scores) and not succeeded(group, score)
 
 
 def replayed(group: Group) -> list[TrajectoryTree]:

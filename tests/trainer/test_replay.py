@@ -91,6 +91,15 @@ def test_failures_of_infrastructure_are_removed_before_the_test_for_zeros() -> N
     assert returns(found) == [0.0, 1.0, 0.0]
 
 
+def test_what_has_no_score_is_no_failure_of_the_policy() -> None:
+    nan = float("nan")
+    assert not failed(group("1", [nan, nan]), "reward")
+    assert failed(group("1", [nan, 0.0]), "reward") and not failed(group("1", [nan, 1.0]), "reward")
+    replay = buffer()
+    replay.add([group("0", [nan])])
+    assert len(replay) == 0
+
+
 def test_what_was_lost_is_never_stored_whatever_it_was_paid() -> None:
     replay = buffer()
     replay.add([Group("0", "t", (chain(1.0, "0", stop=StopReason.CANCELLED),))])
