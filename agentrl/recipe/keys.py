@@ -154,7 +154,7 @@ ABOUT = {
     "learner.loss.level": "what has one importance ratio: a token, a turn (AT²PO), a trajectory "
     "(GSPO)",
     "learner.loss.clip_low": "the lower bound: 1 - clip_low of a ratio, -clip_low of its logarithm "
-    "(logclip), a fall of the probability (dppo)",
+    "(logclip), a fall of the probability (dppo; none: the paper's)",
     "learner.loss.clip_high": "the upper bound, as clip_low",
     "learner.loss.dual_clip": "cap c on the loss of negative advantages, c·|A|; none: no cap",
     "learner.loss.entropy_balanced": "what clip_high stops keeps a gradient (AEPO)",
@@ -162,7 +162,7 @@ ABOUT = {
     "learner.loss.tau_negative": "the same for a loss; higher fades sooner",
     "learner.loss.divergence": "distance that masks a token: of probabilities (tv), or their kl",
     "learner.loss.beta": "quadratic: pull to the behaviour policy; gvpo: scale of the log-ratios",
-    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum over their tokens) "
+    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum of tokens each) "
     "or `constant` tokens each",
     "learner.loss.constant": "tokens that a trajectory is divided by, for aggregation: constant",
     "learner.loss.kl": "weight of the penalty against the reference; 0.0: no reference",
