@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason
-from agentrl.credit import TurnTable, assign, row_weights
-from agentrl.credit.hgpo import HgpoCredit
+from agentrl.credit import GigpoCredit, GrpoCredit, HgpoCredit, TurnTable, assign, row_weights
 from agentrl.testing.trees import chains, random_groups, tree_of
 
 
@@ -203,3 +202,16 @@ def test_the_order_of_trees_does_not_matter(seed):
 @pytest.mark.parametrize("groups", [[], [Group("g", "g", ())]])
 def test_nothing_has_no_credit(groups):
     assert len(assign(TurnTable.of(groups), HgpoCredit()).credit.weight) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_history_and_scale_it_is_gigpo_without_its_episodes(seed):
+    table = TurnTable.of(random_groups(seed))
+    plain = {"scale": "none", "gamma": 0.9}
+    steps = HgpoCredit(history=0, **plain)
+    both, episodes = GigpoCredit(**plain), GrpoCredit(scale="none")
+    found, gigpo, grpo = (
+        (one.positive + one.negative)
+        for one in (assign(table, method).credit for method in (steps, both, episodes))
+    )
+    np.testing.assert_allclose(found, gigpo - grpo, atol=1e-9)
