@@ -19,6 +19,8 @@ from agentrl.trainer.loop import Loop
 class Fleet:
     """Plays three samples of each task: right as told, and lost as told."""
 
+    capacity = 1
+
     def __init__(self, groups: list[Group]) -> None:
         self.groups = groups
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,9 +64,9 @@ def test_a_skipped_sync_stops_the_run_and_names_the_cause(
 ) -> None:
     load_weights = Fleet.load
 
-    async def forgets(self: Fleet, weights: Path, version: int) -> None:
+    async def forgets(self: Fleet, weights: Path, version: int, **how: Any) -> None:
         if version != 2:
-            await load_weights(self, weights, version)
+            await load_weights(self, weights, version, **how)
 
     monkeypatch.setattr(Fleet, "load", forgets)
     with pytest.raises(WeightSyncError, match="the engine kept old weights"):
