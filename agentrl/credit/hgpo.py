@@ -25,8 +25,8 @@ class HgpoCredit(TurnLevel):
     over the levels in which the step has a group of two or more; without any, A = 0. A step with
     fewer than k predecessors, or after a state that is not known, is in no group of level k. There
     is no episode term: on trajectories without a common state nothing but first steps is compared.
-    With `history: 0` it is GiGPO's step advantage, but for ddof. On a tree a shared step is a step of
-    each of its trajectories, as in GiGPO.
+    With `history: 0` it is GiGPO's step advantage, but for ddof. On a tree a shared step is a step
+    of each of its trajectories, as in GiGPO.
 
     The released code leaves levels with a_k = 0 out of both sums, so that A jumps where a_k passes
     through 0: `zeros: drop`. "count" is continuous in the returns.
