@@ -110,6 +110,19 @@ def value_terms(values: Tensor, tokens: TaughtTokens, clip: float | None) -> Ten
     return (tokens.weight * errors + tokens.spread) / 2
 
 
+def shared_terms(tokens: TaughtTokens, settings: CriticSettings, update: int) -> ValueTerms:
+    """The value loss of a row beside the policy's, on one trunk.
+
+    It raises `LearnerError` where a value is not finite.
+    """
+
+    def terms(values: Tensor) -> Tensor:
+        check_values(values, update)
+        return settings.weight * value_terms(values, tokens, settings.value_clip)
+
+    return terms
+
+
 @torch.no_grad()
 def value_sums(values: Tensor, tokens: TaughtTokens, clip: float | None) -> Tensor:
     """`VALUE_SUMS` over the tokens that teach, float64 on the CPU.

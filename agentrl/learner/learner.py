@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from agentrl.core.errors import CheckpointError, ContractError, LearnerError
+from agentrl.core.errors import ContractError, LearnerError
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.weights import WeightFile
 from agentrl.learner.batch import Row, check_trainable, empty_row
@@ -22,10 +21,9 @@ from agentrl.learner.critic import (
     VALUE_SUMS,
     Critic,
     TaughtTokens,
-    check_values,
+    shared_terms,
     value_metrics,
     value_sums,
-    value_terms,
 )
 from agentrl.learner.entropy_control import EntropyBonus
 from agentrl.learner.forget import Forgotten, forget_terms
@@ -34,12 +32,11 @@ from agentrl.learner.loss import SUMS, Objective, metrics, nll_terms, policy_ter
 from agentrl.learner.model import PackedPolicy, load_policy
 from agentrl.learner.optimized import Optimized
 from agentrl.learner.ranks import device_of, join
+from agentrl.learner.state import read_state, write_state
 
 if TYPE_CHECKING:
     from agentrl.learner.logprobs import ChunkedLoss
     from agentrl.learner.settings import LearnerSettings
-
-_STATE = "learner.json"
 
 
 class Learner:
@@ -124,6 +121,7 @@ class Learner:
         kept = [(i, row) for i, row in zip(names, rows, strict=True) if row.trained_tokens]
         for row_id, row in kept:
             check_trainable(row, row_id)
+            self._taught(row, row_id)
         sums = torch.zeros(len(SUMS) + len(VALUE_SUMS), dtype=torch.float64)
         count = int(self._largest(len(kept)))
         largest = 0.0
@@ -301,7 +299,7 @@ class Learner:
             self._critic.save(folder / "critic")
         if self._rank == 0:
             state = {"updates": self.updates, "entropy_bonus": self._bonus.state()}
-            (folder / _STATE).write_text(json.dumps(self._identity() | state))
+            write_state(folder, self._identity(), state)
         self._meet()
 
     def load(self, folder: Path) -> None:
@@ -309,19 +307,7 @@ class Learner:
 
         Raises `CheckpointError` where it is missing, damaged or of another learner.
         """
-        try:
-            state = json.loads((folder / _STATE).read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder / _STATE}: no readable learner state ({error}). Resume from another "
-                "checkpoint, or start the run anew"
-            ) from error
-        for key, value in self._identity().items():
-            if state.get(key) != value:
-                raise CheckpointError(
-                    f"{folder / _STATE}: saved with {key} = {state.get(key)!r}, this learner has "
-                    f"{value!r}. Resume with the recipe that wrote the checkpoint"
-                )
+        state = read_state(folder, self._identity())
         self._engine.load(folder)
         if self._critic is not None:
             self._critic.load(folder / "critic")
@@ -347,7 +333,9 @@ class Learner:
         largest |policy - behaviour log-probability|.
         """
         tokens = self._tokens(row)
-        critic = self._critic_settings
+        critic, worth = self._critic_settings, None
+        if critic is not None and taught is not None:
+            worth = shared_terms(taught, critic, self.updates)
 
         def terms(span: slice, logprobs: Tensor, entropies: Tensor) -> Tensor:
             part = tokens.part(span)
@@ -355,18 +343,13 @@ class Learner:
                 return nll_terms(logprobs, part)
             return policy_terms(logprobs, entropies, part, self._loss)
 
-        def worth(values: Tensor) -> Tensor:
-            assert critic is not None and taught is not None
-            check_values(values, self.updates)
-            return critic.weight * value_terms(values, taught, critic.value_clip)
-
         # DeepSpeed averages gradients over ranks; the loss is a sum over them.
         result = self._forward(
             row,
             temperature=self.temperature,
             terms=terms,
             scale=self._world / denominator,
-            value_terms=worth if self._policy.value_head is not None else None,
+            value_terms=worth,
         )
         finite = torch.isfinite(result.logprobs)
         if not bool(finite.all()):
