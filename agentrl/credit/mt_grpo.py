@@ -36,17 +36,20 @@ class MtGrpoCredit(TurnLevel):
 
     type: Literal["mt_grpo"] = "mt_grpo"
     turn_weight: float = Field(default=1.0, ge=0.0)
-    singleton: Literal["zero", "error"] = "zero"
 
     def advantages(self, table: TurnTable, steps: Steps, counted: Bool) -> Float64:
         """A (S,) of all steps, over the steps of `counted` (L,) trajectories."""
         reward, last = table.reward[steps.turn], len(table.leaf_turn)
         outcome = against_group(
             reward[:last], table.leaf_group, counted, table.n_groups, scale=self.scale
-        ).advantage
+        )
         # Last steps stand first, in the order of the leaves.
         turn_reward = np.where(np.arange(len(reward)) < last, 0.0, reward)
         place, places = steps.places(table)
         among = counted[steps.leaf]
         found = against_group(turn_reward, place, among, places, scale=self.scale)
-        return outcome[steps.leaf] + self.turn_weight * steps.to_go(found.advantage)
+        advantage = outcome.advantage[steps.leaf] + self.turn_weight * steps.to_go(found.advantage)
+        if self.singleton == "raw":
+            lone = outcome.size[table.leaf_group[steps.leaf]] < 2
+            advantage = np.where(lone, steps.to_go(reward), advantage)
+        return advantage

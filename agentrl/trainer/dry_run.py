@@ -13,6 +13,7 @@ from agentrl.core.env import Env
 from agentrl.core.errors import DataError
 from agentrl.core.registry import make_env
 from agentrl.core.types import Group, Task
+from agentrl.credit.otb import OtbCredit
 from agentrl.credit.table import TurnTable
 from agentrl.credit.values import ValueBaseline
 from agentrl.engine.base import Engine
@@ -25,6 +26,7 @@ from agentrl.rollout.render import Renderer
 from agentrl.samplers.chain import ChainSampler
 from agentrl.trainer.batches import credit_of, training_steps
 from agentrl.trainer.display import Display
+from agentrl.trainer.second_look import unweighed
 from agentrl.trainer.values import unvalued
 
 _EPISODES = 2
@@ -98,6 +100,7 @@ def _show_batch(groups: Sequence[Group], recipe: Recipe, display: Display) -> No
     # No critic was asked, and one that has learned nothing says 0.
     table = TurnTable.of(groups, with_tokens=method.needs_tokens)
     table = unvalued(table) if isinstance(method, ValueBaseline) else table
+    table = unweighed(table) if isinstance(method, OtbCredit) else table
     steps = training_steps(
         groups,
         credit_of(groups, method, recipe.learner.loss, table=table),
@@ -108,7 +111,7 @@ def _show_batch(groups: Sequence[Group], recipe: Recipe, display: Display) -> No
     rows = [row for step in steps for row in step.batch.rows]
     trained = sum(row.trained_tokens for row in rows)
     if not rows:
-        display.line("\nno episode earned anything, so nothing was packed; no update was made")
+        display.line("\nno turn has any credit here, so nothing was packed; no update was made")
         return
     display.line(
         f"\npacked into {len(rows)} {'row' if len(rows) == 1 else 'rows'} of "

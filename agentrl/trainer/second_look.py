@@ -218,6 +218,11 @@ def seen_tokens(columns: Mapping[str, Float64], loss: PpoLoss) -> Seen:
     )
 
 
+def unweighed(table: TurnTable) -> TurnTable:
+    """`table` with the norms of a policy that is as uncertain everywhere: 1."""
+    return replace(table, logit_norms=np.ones(int(table.tokens.sum())))
+
+
 def against(
     steps: Sequence[TrainingStep], old: Float64, table: TurnTable, groups: Sequence[Group]
 ) -> list[TrainingStep]:

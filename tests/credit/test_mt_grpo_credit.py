@@ -57,6 +57,12 @@ def test_a_shared_turn_is_a_turn_of_each_of_its_trajectories():
     np.testing.assert_allclose(credit.negative, [-1 + 1 / 3, 0, -1, 0, 0], atol=1e-12)
 
 
+def test_a_trajectory_alone_says_nothing_or_its_rewards_to_go():
+    alone = Group("g", "g", (chain(1.0, 2.0),))
+    assert worth(alone).tolist() == [0.0, 0.0]
+    assert worth(alone, singleton="raw").tolist() == [3.0, 2.0]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=7), st.integers(1, 4))
 def test_paid_at_the_end_alone_it_is_grpo(returns, turns):

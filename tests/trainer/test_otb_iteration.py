@@ -3,10 +3,12 @@
 import numpy as np
 
 from agentrl.core.types import ROOT, Group
+from agentrl.credit import OtbCredit, TurnTable, assign
 from agentrl.learner.tabular import Table, TableLearner
 from agentrl.recipe.schema import Recipe
-from agentrl.testing.trees import tree_of
+from agentrl.testing.trees import chains, tree_of
 from agentrl.trainer.improve import Improver
+from agentrl.trainer.second_look import unweighed
 
 RECIPE = {
     "name": "x",
@@ -42,3 +44,9 @@ async def test_norms_that_differ_move_the_baseline_as_the_definition_says() -> N
     base = right / (right + also_right + wrong)
     np.testing.assert_allclose(found.credit.positive, [1 - base, 0, 0], rtol=1e-5)
     np.testing.assert_allclose(found.credit.negative, [0, -base, -base], rtol=1e-5)
+
+
+def test_a_dry_run_needs_no_learner() -> None:
+    table = unweighed(TurnTable.of([chains([1.0])]))
+    credit = assign(table, OtbCredit(singleton="raw")).credit
+    assert credit.positive.tolist() == [1.0, 1.0] and not credit.negative.any()
