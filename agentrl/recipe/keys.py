@@ -89,6 +89,9 @@ ABOUT = {
     "sampler.split": "weight of H_root - H_tool in the share of the budget that starts at the prompt",
     "sampler.penalty": "what each sibling takes from a turn's score (at2po), or each branch just "
     "before it from its P (aepo)",
+    "sampler.entropy_below": "mean entropy in nats below which the policy forgets (eepo)",
+    "sampler.window": "iterations that this entropy is averaged over",
+    "sampler.rate": "size of the one step that forgets",
     "sampler.widths": "continuations of each state after 0, 1, ... turns; 1 past the last",
     "sampler.simulations": "trajectories of one tree's search",
     "sampler.width": "continuations of a node before a search goes below it",
@@ -162,8 +165,8 @@ ABOUT = {
     "learner.loss.tau_negative": "the same for a loss; higher fades sooner",
     "learner.loss.divergence": "distance that masks a token: of probabilities (tv), or their kl",
     "learner.loss.beta": "quadratic: pull to the behaviour policy; gvpo: scale of the log-ratios",
-    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum of tokens each) "
-    "or `constant` tokens each",
+    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum of tokens) or "
+    "`constant` tokens each",
     "learner.loss.constant": "tokens that a trajectory is divided by, for aggregation: constant",
     "learner.loss.kl": "weight of the penalty against the reference; 0.0: no reference",
     "learner.loss.kl_estimator": "estimator of that penalty",
