@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree
 from agentrl.credit import GrpoCredit, TurnTable
+from agentrl.learner.batch import gather
+from agentrl.learner.loss_settings import PpoLoss
 from agentrl.recipe.selection import ReplaySettings
 from agentrl.testing.trees import random_groups, tree_of
+from agentrl.trainer.batches import credit_of, training_steps
 from agentrl.trainer.replay import Replay, failed, replayed, succeeded
 
 
@@ -59,6 +62,20 @@ def test_it_comes_with_what_the_policy_that_sampled_it_thought() -> None:
     (found,) = replay.inject([group("9", [0, 0])])
     turn = found.trees[0].turns[0]
     assert turn.policy_version == 3 and turn.logprobs.tolist() == np.float32([-0.1, -0.9]).tolist()
+
+
+def test_the_loss_takes_its_ratio_against_the_policy_that_sampled_it() -> None:
+    replay = buffer()
+    old = chain(1.0, "0")
+    old.turns[1] = replace(old.turns[1], logprobs=np.float32([-2.5, -3.5]), policy_version=1)
+    replay.add([Group("0", "t", (old,))])
+    groups = replay.inject([group("9", [0, 0])])
+    credited = credit_of(groups, GrpoCredit(), PpoLoss())
+    (step,) = training_steps(groups, credited, PpoLoss(), pack_tokens=99, updates=1)
+    rows = step.batch.rows
+    behavior = gather(rows, [row.behavior_logprobs for row in rows], 8)
+    # Two turns of two tokens each: the stored one's as they were, the fresh one's own.
+    assert behavior.tolist() == [-0.5, -0.5, -2.5, -3.5, -0.5, -0.5, -0.5, -0.5]
 
 
 @pytest.mark.parametrize("values", [[0, 1], [0.2, 0.0], [0.1, 0.1]])

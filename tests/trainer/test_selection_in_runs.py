@@ -53,11 +53,20 @@ def test_a_run_that_is_stopped_in_the_middle_ends_as_the_one_that_was_not(
     assert rows[-1]["train/updates"] == 4
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        ["credit={type: gae}", "learner.critic={trunk: own}"],
+        ["learner.kl_in_reward={beta: 0.01}", "learner.correction={type: tis}"],
+    ],
+    ids=["grpo", "critic", "reference and correction"],
+)
 def test_iterations_without_a_group_of_use_make_no_update_and_the_run_goes_on(
-    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: list[str]
 ) -> None:
     out = tmp_path / "run"
-    nothing = [*EVERYTHING, "filters=[{type: mean_range, low: 2.0, high: 3.0}]"]
+    nothing = [*EVERYTHING, "filters=[{type: mean_range, low: 2.0, high: 3.0}]", *others]
     run(load(recipe_file, [*nothing, "train.iterations=2"]), out=out)
     rows = read_metrics(out / "metrics.jsonl")
     assert [row["credit/trained_turns"] for row in rows[1:]] == [0.0, 0.0]
