@@ -17,7 +17,9 @@ from agentrl.samplers.lines import play_to_end
 class ChainSampler(Settings):
     """`trajectories` chains of one task, none of which waits for another.
 
-    All reset the environment with one seed, so that they are attempts from the same state.
+    All reset the environment with one seed, so that they are attempts from the same state. Best of
+    n is this with `filters: [{type: best}]`: what does not train stays in the record, and its cost
+    in the budget, where a sampler that dropped it would hide both.
     """
 
     type: Literal["chain"] = "chain"
@@ -32,8 +34,15 @@ class ChainSampler(Settings):
         self, task: Task, start: StartEpisode, *, seed: int
     ) -> Sequence[TrajectoryTree]:
         """One tree for each chain, in order."""
+        return await play_chains(task, start, range(self.trajectories), seed=seed)
 
-        async def one(index: int) -> TrajectoryTree:
-            return await play_to_end(await start(task, seed), seed=seed, key=(index,))
 
-        return await all_of(one(index) for index in range(self.trajectories))
+async def play_chains(
+    task: Task, start: StartEpisode, numbers: Sequence[int], *, seed: int
+) -> Sequence[TrajectoryTree]:
+    """One chain for each of `numbers`, which with `seed` fix what is drawn in it."""
+
+    async def one(number: int) -> TrajectoryTree:
+        return await play_to_end(await start(task, seed), seed=seed, key=(number,))
+
+    return await all_of(one(number) for number in numbers)

@@ -60,6 +60,11 @@ class MctsSampler(Settings):
     trajectory, where textbook UCT visits the same end twice; and once the whole tree is full, the
     prompt takes more than `width` children. A failed simulation is spent, and is in no N and Q.
 
+    The walk prefers what earned much, so the trajectories are not draws of the policy and their
+    mean return is above its own. Each child of a node is such a draw, however often it was walked
+    to: credit that values a turn by the mean of its children (`spo`) does not see the walk's
+    preference.
+
     Differs from the paper and its code: the value of a turn is not the policy's opinion of itself
     but what trajectories through it earned; one turn at a time is added, and the prompt is not
     counted twice.
