@@ -37,6 +37,14 @@ class PolicyLearner(Protocol):
         """Log-probabilities (T-1,) of each sequence at temperature 1."""
         ...
 
+    def forget(self, rows: Sequence[Row], *, rate: float) -> None:
+        """Move the weights a step away from the trained tokens of `rows`, until `recall`."""
+        ...
+
+    def recall(self) -> None:
+        """Undo `forget`, bit for bit."""
+        ...
+
     def export(self, path: Path) -> None:
         """Write the policy's weights as safetensors under hub names."""
         ...

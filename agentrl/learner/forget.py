@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MOST = 1.0 - 1.0e-6
 """Probabilities above this count as this: beyond it the loss has no finite gradient."""
@@ -26,7 +26,7 @@ class Forgotten:
     The optimizer and the gradients that it will see are not touched.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._parameters = [one for one in parameters if one.requires_grad]
         self._kept: list[Tensor] = []
 

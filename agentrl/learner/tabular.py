@@ -24,6 +24,7 @@ from agentrl.learner.critic import (
     value_sums,
     value_terms,
 )
+from agentrl.learner.forget import Forgotten, forget_terms
 from agentrl.learner.kernels import TrainedTokens
 from agentrl.learner.loss import SUMS, metrics, policy_terms, token_sums
 from agentrl.learner.settings import LearnerSettings
@@ -209,6 +210,7 @@ class TableLearner:
         self._reference.logits = table.logits.detach().clone()
         self._adam = torch.optim.Adam([table.logits], betas=optimizer.betas, eps=optimizer.eps)
         self.critic = TableCritic(len(table.logits), settings) if settings.critic else None
+        self._forgotten = Forgotten([table.logits])
         self.updates = 0
 
     def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
@@ -254,6 +256,19 @@ class TableLearner:
         """The critic's values (T,) of the states before each row's trained tokens, else 0.0."""
         assert self.critic is not None
         return [_column(row, self.critic.values(row)) for row in rows]
+
+    def forget(self, rows: Sequence[Row], *, rate: float) -> None:
+        """As `Learner.forget`."""
+        tokens = sum(row.trained_tokens for row in rows)
+        gradients = self._forgotten.zeros()
+        for row in rows:
+            loss = forget_terms(self.table.logprobs(row)[0]).sum() / max(tokens, 1)
+            gradients[0].add_(self._forgotten.gradient(loss)[0])
+        self._forgotten.step(gradients, rate=rate)
+
+    def recall(self) -> None:
+        """As `Learner.recall`."""
+        self._forgotten.undo()
 
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """As `logprobs`, of the table as the learner found it."""

@@ -33,6 +33,7 @@ def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
     if purpose != "eval":
         problems += _learner(recipe)
     if purpose == "run":
+        problems += _forgetting(recipe)
         problems += [*_comparison(recipe), *_critic(recipe)]
         problems += [*loss_problems(recipe), *selection_problems(recipe), *look_problems(recipe)]
     if purpose == "sft":
@@ -120,6 +121,32 @@ def _rollout(recipe: Recipe, purpose: Purpose) -> Iterator[Problem]:
         )
     if recipe.runtime == "local" and recipe.cluster is not None:
         yield Problem(("cluster",), "cluster: nothing reads it while runtime is 'local'.")
+
+
+def _forgetting(recipe: Recipe) -> Iterator[Problem]:
+    """What EEPO's two halves with different weights between them leave no room for."""
+    if recipe.sampler.type != "eepo":
+        return
+    train, place = recipe.train, ("sampler", "type")
+    if train.max_lag:
+        yield Problem(
+            ("train", "max_lag"),
+            f"train.max_lag: sampler 'eepo' changes the engines' weights within an iteration, and "
+            f"{train.max_lag} versions ahead others would be sampling with them. Use 0.",
+        )
+    if recipe.learner.zero_stage == 3:
+        yield Problem(
+            ("learner", "zero_stage"),
+            "learner.zero_stage: sampler 'eepo' moves the weights by a step outside the optimizer, "
+            "and at stage 3 each rank holds parts of them only. Use 0, 1 or 2.",
+        )
+    for key, used in (("refill", train.refill), ("hints", train.hints)):
+        if used:
+            yield Problem(
+                place,
+                f"sampler.type: 'eepo' plays a group in two halves, and train.{key} judges whole "
+                f"ones as they end. Leave out train.{key}, or use another sampler.",
+            )
 
 
 def _learner(recipe: Recipe) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from agentrl.adapters.connection import Deadlines
 from agentrl.adapters.envhost_pool import HostPool, HostSettings
@@ -128,9 +128,19 @@ class RolloutHost:
         """Version of the engine's weights."""
         return self._ready.engine.version
 
-    async def sample_group(self, task: Task, *, seed: int, group_id: str = "") -> Group:
-        """Play `task` with the recipe's sampler; failures are in the trees, never raised."""
-        return await self._play(self.spec.sampler, self._ready, task, seed, group_id)
+    async def sample_group(
+        self, task: Task, *, seed: int, group_id: str = "", half: Literal[0, 1] | None = None
+    ) -> Group:
+        """Play `task` with the recipe's sampler; failures are in the trees, never raised.
+
+        `half` is that of a sampler in two halves, `EepoSampler`.
+        """
+        from agentrl.samplers.eepo import EepoSampler  # samplers stand above this room
+
+        sampler = self.spec.sampler
+        if half is not None and isinstance(sampler, EepoSampler):
+            sampler = sampler.half(half)
+        return await self._play(sampler, self._ready, task, seed, group_id)
 
     async def evaluate(
         self,

@@ -11,6 +11,7 @@ from agentrl.samplers.arpo import ArpoSampler
 from agentrl.samplers.arpo_released import ArpoReleasedSampler
 from agentrl.samplers.at2po import At2poSampler
 from agentrl.samplers.chain import ChainSampler
+from agentrl.samplers.eepo import EepoSampler
 from agentrl.samplers.mcts import MctsSampler
 from agentrl.samplers.spo import SpoSampler
 from agentrl.samplers.tree import TreeSampler
@@ -20,6 +21,7 @@ AnySampler: TypeAlias = Annotated[
     | ArpoSampler
     | ArpoReleasedSampler
     | AepoSampler
+    | EepoSampler
     | TreeSampler
     | At2poSampler
     | SpoSampler
@@ -35,6 +37,7 @@ __all__ = [
     "ArpoSampler",
     "At2poSampler",
     "ChainSampler",
+    "EepoSampler",
     "MctsSampler",
     "SpoSampler",
     "TreeSampler",

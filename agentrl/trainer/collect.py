@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from agentrl.core.types import Group, Task
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.seeds import derive
 from agentrl.trainer.display import Display
+from agentrl.trainer.forgetting import Forgetting
 from agentrl.trainer.ladder import climb
 from agentrl.trainer.overlong import punish_length
 from agentrl.trainer.refill import informative
 from agentrl.trainer.replay import Replay, failed, replayed
 from agentrl.trainer.sampled import Attempt, Sampled, cost
 from agentrl.trainer.stream import Played, Portion, Stream, StreamState
-from agentrl.trainer.summary import Budget
+from agentrl.trainer.summary import Budget, spent
 from agentrl.trainer.tasks import Curriculum, TaskOrder
 from agentrl.workers.fleet import Fleet, Job
 
@@ -34,7 +37,13 @@ class Collector:
     """
 
     def __init__(
-        self, recipe: Recipe, *, fleet: Fleet, tasks: Sequence[Task], display: Display
+        self,
+        recipe: Recipe,
+        *,
+        fleet: Fleet,
+        tasks: Sequence[Task],
+        display: Display,
+        forgetting: Forgetting | None = None,
     ) -> None:
         settings, seed, score = recipe.train, recipe.seed, recipe.eval.score
         self.recipe = recipe
@@ -45,6 +54,7 @@ class Collector:
             Curriculum(tasks, settings.curriculum, seed=seed) if settings.curriculum else None
         )
         self.replay = Replay(settings.replay, score=score, seed=seed) if settings.replay else None
+        self.forgetting = forgetting
         self.played = Budget()
         self.stream: Stream[Attempt] = Stream(
             self._play,
@@ -55,6 +65,7 @@ class Collector:
             useful=lambda attempt: self._useful([attempt])[0],
             spare=settings.refill * settings.tasks_per_iteration,
         )
+        self._jobs: dict[str, Job] = {}  # name of a group whose second half is to be played
         self._drawn: dict[str, str] = {}  # name of a group that no iteration has seen -> its task
 
     @property
@@ -73,7 +84,20 @@ class Collector:
             portion = await self.stream.take(
                 lambda finished: bar.update(bar.task_ids[0], completed=min(finished, count))
             )
-        return self._chosen(portion)
+        if self.forgetting is None:
+            return self._chosen(portion)
+        return await self._completed(portion, self.forgetting)
+
+    async def _completed(self, portion: Portion[Attempt], forgetting: Forgetting) -> Sampled:
+        """`portion` with its second halves, which some other policy may have played."""
+        started = time.monotonic()
+        halves = [attempt.first for attempt in portion.groups]
+        jobs = {group.id: self._jobs.pop(group.id) for group in halves}
+        found = await forgetting.complete(halves, jobs, play=self._play_second)
+        attempts = [Attempt((group,)) for group in found.groups]
+        seconds = portion.seconds + time.monotonic() - started
+        sampled = self._chosen(portion._replace(groups=attempts, seconds=seconds))
+        return replace(sampled, metrics=sampled.metrics | found.metrics)
 
     def _chosen(self, portion: Portion[Attempt]) -> Sampled:
         """What of `portion` trains; the curriculum and the replay learn from all of it."""
@@ -127,6 +151,12 @@ class Collector:
             groups = self.replay.inject(groups)
         return informative(groups, self.recipe.filters, self.recipe.eval.score)
 
+    async def _play_second(self, job: Job) -> Group:
+        group = await self.fleet.play_one(job)
+        self.played += spent([group])
+        overlong = self.recipe.train.overlong
+        return group if overlong is None else punish_length([group], overlong)[0]
+
     async def _play(self, number: int) -> Attempt:
         iteration, index = divmod(number, self.recipe.train.tasks_per_iteration)
         name = f"{iteration:06d}-{index:04d}"
@@ -134,7 +164,10 @@ class Collector:
             task=self._task(number, name),
             group_id=name,
             seed=derive(self.recipe.seed, "rollout", iteration, index),
+            half=None if self.forgetting is None else 0,
         )
+        if self.forgetting is not None:
+            self._jobs[name] = job
         settings = self.recipe.train
         attempt = await climb(
             job, settings.hints, score=self.recipe.eval.score, play=self.fleet.play_one
@@ -176,6 +209,7 @@ class Collector:
             "finished": [_plain(one) for one in found.finished],
             "aside": [_plain(one) for one in found.aside],
             "curriculum": None if self.curriculum is None else self.curriculum.state(),
+            "entropies": [] if self.forgetting is None else list(self.forgetting.entropies),
         }
         stored = None if self.replay is None else self.replay.groups()
 
@@ -196,6 +230,8 @@ class Collector:
             self.curriculum.restore(state["curriculum"])
         if self.replay is not None:
             self.replay.read(folder)
+        if self.forgetting is not None:
+            self.forgetting.entropies = tuple(state["entropies"])
         listed = [*state["finished"], *state["aside"]]
         groups = iter(store.read(folder / _FILE) if listed else [])
         waiting = [

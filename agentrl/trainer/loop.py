@@ -21,9 +21,11 @@ from agentrl.core.types import Group, Task
 from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.learner.base import PolicyLearner
 from agentrl.recipe.schema import Recipe
+from agentrl.samplers.eepo import EepoSampler
 from agentrl.trainer.checkpoint import Checkpoints
 from agentrl.trainer.collect import Collector
 from agentrl.trainer.display import Display
+from agentrl.trainer.forgetting import Forgetting
 from agentrl.trainer.improve import Improver
 from agentrl.trainer.lag import lag_metrics
 from agentrl.trainer.metrics import MetricsLog
@@ -72,7 +74,12 @@ class Loop:
         self.fleet = fleet
         self.learner = learner
         self.sync = sync
-        self.collector = Collector(recipe, fleet=fleet, tasks=tasks, display=display)
+        forgetting = None
+        if isinstance(recipe.sampler, EepoSampler):
+            forgetting = Forgetting(recipe, learner=learner, push=lambda: sync.push(self.iteration))
+        self.collector = Collector(
+            recipe, fleet=fleet, tasks=tasks, display=display, forgetting=forgetting
+        )
         self.improver = Improver(recipe, learner)
         self.eval_tasks = eval_tasks
         self.out = out

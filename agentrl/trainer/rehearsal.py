@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from rich.console import Console
 
 from agentrl.core.registry import make_env
 from agentrl.core.types import Float32, Group, Int32, Task
+from agentrl.learner.base import PolicyLearner
 from agentrl.learner.tabular import Table, TableEngine, TableLearner, Words
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.episode import LiveEpisode
-from agentrl.rollout.player import Episode
+from agentrl.rollout.player import Episode, Sampler
 from agentrl.rollout.stage import Stage
-from agentrl.samplers.chain import ChainSampler
+from agentrl.samplers.eepo import EepoSampler
 from agentrl.trainer.collect import Collector
 from agentrl.trainer.display import Display
+from agentrl.trainer.forgetting import Forgetting
 from agentrl.trainer.improve import Improver
 from agentrl.workers.fleet import Fleet, Job
 
@@ -55,14 +57,15 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
         lambda _: member, size=1, jobs_at_once=64, trajectories=recipe.sampler.trajectories
     )
     display = Display(plain=True, console=Console(quiet=True))
+    # Of a learner all but its files.
+    learner = cast(PolicyLearner, TableLearner(table, recipe.learner))
+    forgetting = None
+    if isinstance(recipe.sampler, EepoSampler):
+        forgetting = Forgetting(recipe, learner=learner, push=_pushed)
     collector = Collector(
-        recipe,
-        fleet=fleet,
-        tasks=env.tasks("train"),
-        display=display,
+        recipe, fleet=fleet, tasks=env.tasks("train"), display=display, forgetting=forgetting
     )
-    learner = TableLearner(table, recipe.learner)
-    improver = Improver(recipe, learner)  # type: ignore[arg-type]  # no files, no checkpoints
+    improver = Improver(recipe, learner)
     returns: list[float] = []
     tokens: list[int] = []
     for iteration in range(recipe.train.iterations):
@@ -73,6 +76,10 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
         tokens.append(sampled.spent.generated_tokens + (tokens[-1] if tokens else 0))
         await improver.improve(sampled.groups)
     return Rehearsal(returns, tokens)
+
+
+async def _pushed() -> None:
+    """Engine and learner share the table: there is nothing to push."""
 
 
 @dataclass(slots=True)
@@ -102,7 +109,9 @@ class _Member:
         async def start(task: Task, seed: int) -> Episode:
             return await LiveEpisode.start(stage, task, seed=seed, group_id=job.group_id)
 
-        sampler = recipe.sampler if job.samples is None else ChainSampler(trajectories=job.samples)
+        sampler: Sampler = recipe.sampler
+        if job.half is not None and isinstance(sampler, EepoSampler):
+            sampler = sampler.half(job.half)
         trees = await sampler.sample(job.task, start, seed=job.seed)
         return Group(job.group_id, job.task.id, tuple(trees))
 

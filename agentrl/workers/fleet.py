@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from agentrl.core.errors import EngineError
 from agentrl.core.types import Float32, Group, Int32, StopReason, Task
@@ -27,13 +27,17 @@ class MemberLostError(EngineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One task to play. `samples` None: the recipe's sampler; a number: that many chains."""
+    """One task to play. `samples` None: the recipe's sampler; a number: that many chains.
+
+    `half` is that of a sampler that plays its trajectories in two (`EepoSampler`).
+    """
 
     task: Task
     group_id: str
     seed: int
     samples: int | None = None
     temperature: float | None = None
+    half: Literal[0, 1] | None = None
 
 
 class Member(Protocol):

@@ -102,6 +102,14 @@ class RankActor:
         """See `Learner`."""
         return self._ready().reference_logprobs(rows)
 
+    def forget(self, rows: Sequence[Row], rate: float) -> None:
+        """See `Learner`."""
+        self._ready().forget(rows, rate=rate)
+
+    def recall(self) -> None:
+        """See `Learner`."""
+        self._ready().recall()
+
     def score(self, sequences: Sequence[Sequence[int] | Int32]) -> list[Float32]:
         """See `Learner`."""
         return self._ready().score(sequences)
@@ -201,6 +209,20 @@ class LearnerGroup:
     def reference_logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner.reference_logprobs`, in the order of `rows`."""
         return self._dealt("reference_logprobs", rows)
+
+    def forget(self, rows: Sequence[Row], *, rate: float) -> None:
+        """See `Learner.forget`."""
+        hands = deal_rows(rows, len(self._open()))
+        self._gather(
+            [
+                actor.forget.remote([rows[i] for i in hand], rate)
+                for actor, hand in zip(self.actors, hands, strict=True)
+            ]
+        )
+
+    def recall(self) -> None:
+        """See `Learner.recall`."""
+        self._all("recall")
 
     def _dealt(self, method: str, rows: Sequence[Row]) -> list[Float32]:
         """Columns of `rows`, each evaluated by one of the ranks."""

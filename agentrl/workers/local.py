@@ -22,7 +22,9 @@ class LocalMember:
     async def play(self, job: Job) -> Group:
         """See `Member`."""
         if job.samples is None:
-            return await self.host.sample_group(job.task, seed=job.seed, group_id=job.group_id)
+            return await self.host.sample_group(
+                job.task, seed=job.seed, group_id=job.group_id, half=job.half
+            )
         return await self.host.evaluate(
             job.task,
             seed=job.seed,
