@@ -103,6 +103,7 @@ PRESETS: dict[str, Preset] = {
             _ppo(0.2, 0.28, aggregation="token_mean", entropy=0.001, **_kl(0.001)),
             credit={"type": "gae", "gamma": 1.0, "lam": 1.0},
             learner={"critic": {"trunk": "own"}},
+            filters=[{"type": "widest", "keep": 0.25}],
             env={"wrappers": [{"type": "try_again"}]},
         ),
     ),

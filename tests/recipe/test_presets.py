@@ -80,7 +80,7 @@ TABLE = {
     ),
     "ppo": ("chain", "-", "gae - -", "token", "ppo 0.2/0.2", "token_mean", "reward 0.02"),
     "vagen": ("chain", "-", "bilevel_gae - -", "token", "ppo 0.2/0.2", "token_mean", "-"),
-    "ufo": ("chain", "-", "gae - -", "token", "ppo 0.2/0.28", "token_mean", "k3 0.001"),
+    "ufo": ("chain", "widest", "gae - -", "token", "ppo 0.2/0.28", "token_mean", "k3 0.001"),
     "raft": ("chain", "best", "reinforce 0.0 none", "token", "none", "token_mean", "-"),
     "raft_pp": (
         "chain", "best", "reinforce 0.0 none", "token", "ppo 0.2/0.2", "token_mean", "k3 0.001",
@@ -168,6 +168,7 @@ def test_numbers_that_the_table_has_no_column_for(tmp_path: Path) -> None:
     assert (ppo.credit.gamma, ppo.credit.lam, ppo.credit.whiten) == (1.0, 0.95, True)
     assert (vagen.gamma, vagen.gamma_turn, vagen.lam) == (1.0, 0.95, 1.0)
     assert (ufo.credit.gamma, ufo.credit.lam, ufo.learner.loss.entropy) == (1.0, 1.0, 0.001)
+    assert ufo.filters[0].keep == 0.25
     assert ufo.env.args["wrappers"] == [{"type": "try_again"}]
     assert {one.learner.critic.trunk for one in (ppo, of("vagen"), ufo)} == {"own"}
     dapo = of("dapo")
