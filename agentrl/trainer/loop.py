@@ -158,7 +158,7 @@ class Loop:
             "rollout/groups_ahead": float(sampled.ahead),
             "time/rollout_seconds": sampled.seconds,
             "time/wait_seconds": sampled.waited,
-            "rollout/tokens_per_second": sampled.spent.generated_tokens / sampled.seconds,
+            "rollout/tokens_per_second": sampled.tokens_per_second,
             "budget/trajectories": float(self.spent.trajectories),
             "budget/generated_tokens": float(self.spent.generated_tokens),
             "budget/prefilled_tokens": float(self.spent.prefilled_tokens),

@@ -50,6 +50,11 @@ class Sampled:
     ahead: int
     metrics: dict[str, float]
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens by `seconds`; NaN where all had been played before."""
+        return self.spent.generated_tokens / self.seconds if self.seconds else float("nan")
+
 
 def cost(attempts: Iterable[Attempt]) -> Budget:
     """What all groups of `attempts` took."""

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from agentrl.core.errors import ContractError
 from agentrl.core.types import Group, StopReason, TrajectoryTree, Turn
 from agentrl.trainer.lag import lag_metrics
+from agentrl.trainer.sampled import Sampled
 from agentrl.trainer.stream import Played, Stream, StreamState, choose
+from agentrl.trainer.summary import Budget
 
 
 def group_of(number: int, *versions: int) -> Group:
@@ -376,3 +378,32 @@ async def test_a_portion_whose_groups_are_all_set_aside_is_completed_beyond_the_
     assert [group.id for group in portion.groups] == ["3", "4"]
     assert [group.id for group in portion.aside] == ["0", "1", "2"]
     assert not stream.has_more
+
+
+async def test_groups_that_had_all_ended_before_take_no_seconds_and_have_no_rate() -> None:
+    async def play(number: int) -> Group:
+        await asyncio.sleep(0)
+        return group_of(number, 0)
+
+    ticks = iter(range(100))
+    stream = Stream(
+        play,
+        portion=1,
+        max_lag=1,
+        capacity=2,
+        begins=lambda index: index < 2,
+        clock=lambda: float(next(ticks)),
+    )
+    stream.advance(0)
+    while len(stream.state().finished) < 2:
+        await asyncio.sleep(0)
+    first, second = await stream.take(), await stream.take()
+    assert first.seconds > 0.0 and second.seconds == 0.0
+    rates = [
+        Sampled(
+            groups=[], fresh=[], played=[], spent=Budget(generated_tokens=6), metrics={},
+            seconds=seconds, waited=0.0, ahead=0,
+        ).tokens_per_second
+        for seconds in (2.0, 0.0)
+    ]  # fmt: skip
+    assert rates[0] == 3.0 and np.isnan(rates[1])
