@@ -41,7 +41,8 @@ def test_every_shipped_recipe_loads_and_its_name_is_its_files(path: Path) -> Non
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_no_shipped_recipe_repeats_a_default(path: Path) -> None:
     loaded = load_with_source(path, purpose=purpose(path))
-    said = {place for place in loaded.source.origins if place[0] not in ("env", "name")}
+    own = {p for p, where in loaded.source.origins.items() if not where.startswith("preset ")}
+    said = {place for place in own if place[0] not in ("env", "name")}
     inner = {place for place in said if not any(p[:-1] == place for p in said)}
     differing = {difference.place for difference in differences(loaded.recipe)}
     lists = {place for place in inner if place[-1].isdigit()}
