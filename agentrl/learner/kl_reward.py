@@ -18,6 +18,12 @@ class KlInReward(Settings):
     reward it has the gradient of KL(policy ‖ reference), as k3 and k2 would not (and as a term of
     the loss k1 would have none, which is why `learner.loss` does not know it).
 
+    A turn's tokens are charged together at its end. The undiscounted return of a trajectory is the
+    same wherever they are charged, and returns-to-go take a turn as one action; a discount, or GAE
+    with lam below 1, sees them from the turn's end. Filters judge by what was earned, without the
+    penalty. "policy" is the one that sampled, by its own log-probabilities. The reference's cost a
+    forward pass an iteration; with beta 0.0 there is none, nor a reference in memory.
+
     `target` None keeps `beta` fixed. With a target the controller of Ziegler et al.
     (arXiv:1909.08593, section 2.2) moves it after each iteration, see `adapted`.
     """
@@ -38,7 +44,7 @@ class KlInReward(Settings):
     def adapted(self, beta: float, kl: float, trajectories: int) -> float:
         """The next beta, after an iteration of so many trajectories with this mean KL of each.
 
-            beta * (1 + clip(kl / target - 1, -0.2, 0.2) * trajectories / horizon)
+            beta * (1 + clip(kl / target - 1, -0.2, 0.2) * min(1, trajectories / horizon))
 
         `kl` is the mean over trajectories of the sum over their tokens, in nats, as in the paper
         (OpenRLHF compares `target` with the mean over tokens). Unchanged without a target.
@@ -46,7 +52,7 @@ class KlInReward(Settings):
         if self.target is None:
             return beta
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        return beta * (1.0 + error * trajectories / self.horizon)
+        return beta * (1.0 + error * min(1.0, trajectories / self.horizon))
 
 
 def k1_of_turns(table: TurnTable, logprobs: Float64, reference: Float64) -> Float64:

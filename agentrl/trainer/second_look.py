@@ -69,10 +69,9 @@ class SecondLook:
     ) -> tuple[TurnTable, dict[str, float]]:
         """`table` of `groups` with r_k - beta * (k1 of the turn's tokens) for each turn k.
 
-        k1 is the log-probability that the token was sampled with minus the reference's. What it
-        says of a token is charged at the end of its turn, which is exact wherever credit is made of
-        undiscounted returns: within a turn they are the same for all tokens. Returns the table and
-        metrics; beta has moved on for the next iteration. Without `kl_in_reward` nothing happens.
+        k1 is the log-probability that the token was sampled with minus the reference's (see
+        `KlInReward`). Returns the table and metrics; beta has moved on for the next iteration.
+        Without `kl_in_reward` nothing happens.
         """
         settings = self.settings.kl_in_reward
         if settings is None or self.beta == 0.0:

@@ -7,6 +7,7 @@ from math import exp, log
 
 import numpy as np
 import pytest
+import torch
 
 from agentrl.core.types import ROOT, Group
 from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit, TurnTable, assign
@@ -21,6 +22,9 @@ from agentrl.learner.correction import (
     correction_metrics,
     looked_at,
 )
+from agentrl.learner.kernels import TrainedTokens
+from agentrl.learner.loss import policy_terms
+from agentrl.learner.loss_settings import PpoLoss
 from agentrl.testing.trees import random_groups, tree_of
 
 ALL = [
@@ -209,3 +213,40 @@ def test_nothing_to_train_has_no_metrics() -> None:
     table = TurnTable.of([], with_tokens=True)
     found, apart, weights = applied(Tis(), table, np.zeros(0))
     assert correction_metrics(apart, weights) == {} and len(found.credit.weight) == 0
+
+
+def test_the_weight_stands_outside_of_the_clip() -> None:
+    """Value and gradient of -w min(r A, clip(r) A), written out for each trajectory's token."""
+    table = TurnTable.of(random_groups(7, n_groups=4), with_tokens=True)
+    rng = np.random.default_rng(7)
+    old = table.logprobs + rng.normal(0.0, 0.4, len(table.logprobs))
+    start = torch.from_numpy(old + rng.normal(0.0, 0.3, len(old)))
+    method, settings, correction = GrpoCredit(), PpoLoss(clip_high=0.25), Tis(cap=1.3)
+    found, *_ = applied(correction, table, old, method)
+    logprobs = start.clone().requires_grad_()
+    columns = (found.credit.positive, found.credit.negative, found.credit.weight, old)
+    tokens = TrainedTokens(*(torch.from_numpy(np.asarray(one)) for one in columns))
+    loss = policy_terms(logprobs, torch.zeros_like(start), tokens, settings).sum()
+    loss.backward()
+
+    leaves, w = method.compare(table), np.minimum(np.exp(old - table.logprobs), 1.3)
+
+    def written_out(logp: np.ndarray) -> float:
+        ratio = np.exp(logp - old)
+        total = 0.0
+        for leaf, end in enumerate(table.leaf_turn):
+            a = leaves.advantage[leaf]
+            while end != ROOT:
+                for t in range(table.token_starts[end], table.token_starts[end + 1]):
+                    total -= w[t] * min(ratio[t] * a, np.clip(ratio[t], 0.8, 1.25) * a)
+                end = table.parent[end]
+        return total
+
+    assert loss.item() == pytest.approx(written_out(start.numpy()), abs=1e-10)
+    h = 1e-6
+    for t in range(0, len(old), 3):
+        up, down = start.numpy().copy(), start.numpy().copy()
+        up[t] += h
+        down[t] -= h
+        slope = (written_out(up) - written_out(down)) / (2 * h)
+        assert logprobs.grad[t].item() == pytest.approx(slope, abs=1e-6)

@@ -31,6 +31,7 @@ def test_the_controller_by_hand() -> None:
     # 3 / 6 - 1 = -0.5 is cut to -0.2
     assert settings.adapted(0.2, 3.0, 50) == pytest.approx(0.2 * 0.99)
     assert settings.adapted(0.1, 6.0, 50) == 0.1
+    assert settings.adapted(0.1, 0.0, 9000) == pytest.approx(0.08), "never by more than a fifth"
     assert KlInReward(beta=0.1).adapted(0.1, 99.0, 50) == 0.1, "fixed without a target"
 
 
