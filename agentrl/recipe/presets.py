@@ -213,6 +213,14 @@ PRESETS: dict[str, Preset] = {
             train={"hints": [0.25, 0.5, 0.75]},
         ),
     ),
+    "eepo": Preset(
+        "half of each group is sampled from a policy that has just forgotten the other half",
+        "arXiv:2510.05837",
+        _part(
+            _ppo(aggregation="sequence_mean"),
+            sampler={"type": "eepo", "entropy_below": 0.3, "window": 3, "rate": 3e-3},
+        ),
+    ),
     "arpo_replay": Preset(
         "GRPO with a stored success in groups that failed as a whole (ARPO for GUI agents)",
         "arXiv:2505.16282",

@@ -100,6 +100,7 @@ TABLE = {
         "chain 16", "not_constant", "grpo - std", "token", "ppo 0.2/0.28", "token_mean", "-",
     ),
     "ghpo": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.2", "token_mean", "-"),
+    "eepo": ("eepo", "-", "grpo - std", "token", "ppo 0.2/0.2", "sequence_mean", "-"),
     "arpo_replay": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.3", "token_mean", "-"),
     "clip_cov": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.2", "token_mean", "-"),
     "kl_cov": ("chain", "-", "grpo - std", "token", "ppo 0.2/0.2", "token_mean", "-"),
@@ -178,6 +179,8 @@ def test_numbers_that_the_table_has_no_column_for(tmp_path: Path) -> None:
     assert of("ghpo").train.hints == (0.25, 0.5, 0.75)
     assert of("arpo_replay").train.replay.capacity == 8
     assert of("arpo_replay").learner.loss.dual_clip == 3.0
+    eepo = of("eepo").sampler
+    assert (eepo.entropy_below, eepo.window, eepo.rate) == (0.3, 3, 3e-3)
     aepo = of("aepo")
     assert aepo.learner.loss.entropy_balanced and aepo.learner.entropy_control.alpha == 0.2
     assert (aepo.sampler.trajectories, aepo.sampler.initial) == (12, None)
