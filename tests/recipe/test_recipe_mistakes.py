@@ -165,6 +165,17 @@ MISTAKES = {
         "x.yaml:6: engine.max_model_len: 512 tokens are fewer than a trajectory may have "
         "(rollout.limits.max_tokens = 4096).",
     ),
+    "credit without its critic": (
+        ("credit: {type: arpo}", "credit: {type: gae}"),
+        "x.yaml:6: credit.type: 'gae' is against a critic's values, and there is no critic. Add "
+        "`learner: {critic: {trunk: own}}`, or use a credit that compares trajectories (grpo, for "
+        "example).",
+    ),
+    "a critic that nothing reads": (
+        ("learner:\n", "learner:\n  critic: {trunk: shared}\n"),
+        "x.yaml:8: learner.critic: nothing reads its values: credit.type is 'arpo'. Leave it out, "
+        "or use gae, turn_gae or bilevel_gae.",
+    ),
     "groups of one": (
         ("{type: arpo, trajectories: 8, initial: 4}", "{type: chain, trajectories: 1}"),
         "x.yaml:5: sampler.trajectories: 1 makes groups of one, in which 'arpo' has nothing to "
