@@ -84,9 +84,11 @@ ABOUT = {
     "sampler.trees": "trees of one task, each of which starts with a whole chain",
     "sampler.expansions": "new lines of a tree in one round, each from one of its nodes",
     "sampler.rounds": "times that a tree is expanded",
-    "sampler.branch_probability": "share of turns that branch where the entropy is the line's first",
+    "sampler.branch_probability": "share of turns that branch where the entropy is the line's "
+    "first",
     "sampler.entropy_weight": "by how much a rise of the entropy raises that share",
-    "sampler.split": "weight of H_root - H_tool in the share of the budget that starts at the prompt",
+    "sampler.split": "weight of H_root - H_tool in the share of the budget that starts at the "
+    "prompt",
     "sampler.penalty": "what each sibling takes from a turn's score (at2po), or each branch just "
     "before it from its P (aepo)",
     "sampler.entropy_below": "mean entropy in nats below which the policy forgets (eepo)",
