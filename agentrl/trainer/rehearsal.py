@@ -70,6 +70,8 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
     tokens: list[int] = []
     for iteration in range(recipe.train.iterations):
         collector.advance(iteration)
+        if not collector.has_more:
+            break
         sampled = await collector.sample(iteration)
         played = [one.episode_return for g in sampled.played for one in g.trajectories()]
         returns.append(sum(played) / len(played))
