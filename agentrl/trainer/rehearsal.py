@@ -26,10 +26,15 @@ from agentrl.workers.fleet import Fleet, Job
 
 
 class Rehearsal(NamedTuple):
-    """Mean return of the trajectories of each iteration, and the action tokens sampled by then."""
+    """Mean return of the trajectories of each iteration, and the action tokens sampled by then.
+
+    `table` is the policy after the last update, `last` what was played before it.
+    """
 
     returns: list[float]
     tokens: list[int]
+    table: Table
+    last: list[Group]
 
     def reached(self, level: float, *, window: int = 3) -> int | None:
         """Tokens after which `window` iterations in a row had `level` on average; None: never."""
@@ -39,19 +44,20 @@ class Rehearsal(NamedTuple):
         return None
 
 
-def rehearse(recipe: Recipe) -> Rehearsal:
+def rehearse(recipe: Recipe, *, table: Table | None = None) -> Rehearsal:
     """Train a table by `recipe` in an environment that names its `words`, in this process.
 
+    `table` goes on from there, and is changed; None begins with all words equally likely.
     Everything that decides what is learned is the recipe's own: tasks, sampler, filters, credit,
     loss, updates. Models, engines, Ray and the recipe's precision are left out.
     """
-    return asyncio.run(_rehearse(recipe))
+    return asyncio.run(_rehearse(recipe, table))
 
 
-async def _rehearse(recipe: Recipe) -> Rehearsal:
+async def _rehearse(recipe: Recipe, table: Table | None) -> Rehearsal:
     env = make_env(recipe.env.id, **recipe.env.args)
     words = Words(getattr(env, "words"))  # noqa: B009 - not of every Env
-    table = Table(words.vocabulary_size)
+    table = table or Table(words.vocabulary_size)
     member = _Member(recipe, words, TableEngine(table))
     fleet = Fleet(
         lambda _: member, size=1, jobs_at_once=64, trajectories=recipe.sampler.trajectories
@@ -68,6 +74,7 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
     improver = Improver(recipe, learner)
     returns: list[float] = []
     tokens: list[int] = []
+    last: list[Group] = []
     for iteration in range(recipe.train.iterations):
         collector.advance(iteration)
         if not collector.has_more:
@@ -75,9 +82,10 @@ async def _rehearse(recipe: Recipe) -> Rehearsal:
         sampled = await collector.sample(iteration)
         played = [one.episode_return for g in sampled.played for one in g.trajectories()]
         returns.append(sum(played) / len(played))
+        last = sampled.played
         tokens.append(sampled.spent.generated_tokens + (tokens[-1] if tokens else 0))
         await improver.improve(sampled.groups)
-    return Rehearsal(returns, tokens)
+    return Rehearsal(returns, tokens, table, last)
 
 
 async def _pushed() -> None:
