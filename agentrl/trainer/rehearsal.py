@@ -44,17 +44,20 @@ class Rehearsal(NamedTuple):
         return None
 
 
-def rehearse(recipe: Recipe, *, table: Table | None = None) -> Rehearsal:
+def rehearse(
+    recipe: Recipe, *, table: Table | None = None, until: float | None = None
+) -> Rehearsal:
     """Train a table by `recipe` in an environment that names its `words`, in this process.
 
-    `table` goes on from there, and is changed; None begins with all words equally likely.
+    `table` goes on from there, and is changed; None begins with all words equally likely. It ends
+    with the recipe's iterations or budget, or once the mean return has `reached` the level `until`.
     Everything that decides what is learned is the recipe's own: tasks, sampler, filters, credit,
     loss, updates. Models, engines, Ray and the recipe's precision are left out.
     """
-    return asyncio.run(_rehearse(recipe, table))
+    return asyncio.run(_rehearse(recipe, table, until))
 
 
-async def _rehearse(recipe: Recipe, table: Table | None) -> Rehearsal:
+async def _rehearse(recipe: Recipe, table: Table | None, until: float | None) -> Rehearsal:
     env = make_env(recipe.env.id, **recipe.env.args)
     words = Words(getattr(env, "words"))  # noqa: B009 - not of every Env
     table = table or Table(words.vocabulary_size)
@@ -85,6 +88,9 @@ async def _rehearse(recipe: Recipe, table: Table | None) -> Rehearsal:
         last = sampled.played
         tokens.append(sampled.spent.generated_tokens + (tokens[-1] if tokens else 0))
         await improver.improve(sampled.groups)
+        so_far = Rehearsal(returns, tokens, table, last)
+        if until is not None and so_far.reached(until) is not None:
+            break
     return Rehearsal(returns, tokens, table, last)
 
 
