@@ -31,7 +31,20 @@ OWN: dict[str, dict[str, Any]] = {
     # Two turns: widths of the turns that there are.
     "spo": {"sampler": {"widths": [4, 2]}},
     "tree_po": {"sampler": {"widths": [4, 2]}},
-    "ppo": {"learner": {"critic": {"learning_rate": 0.05}}},
+    # A critic that learns as fast as the policy, and feedback in words that the table has.
+    "ppo": {"learner": {"critic": {"learning_rate": 0.15}}},
+    "vagen": {"learner": {"critic": {"learning_rate": 0.15}}},
+    "ufo": {
+        "learner": {"critic": {"learning_rate": 0.15}},
+        "env": {"wrappers": [{"type": "try_again", "feedback": "go somewhere"}]},
+    },
+    # What counts as right, and a limit that is one here.
+    "dapo": {
+        "eval": {"score": "opened"},
+        "train": {"overlong": {"length": 8, "buffer": 4, "penalty": 1.0}},
+    },
+    # Forgetting from the first iterations on, by a step that a table notices.
+    "eepo": {"sampler": {"entropy_below": 1.0, "rate": 1.0}},
 }
 """What a preset leaves to the recipe."""
 
@@ -47,9 +60,9 @@ def recipe_of(preset: str, *, seed: int, tokens: int, rate: float) -> Recipe:
         "rollout": {"sampling": {"max_tokens_per_turn": 2}, "limits": {"max_tokens": 32}},
         "learner": {"optimizer": {"learning_rate": rate, "warmup_steps": 0}},
         "train": {"iterations": 100_000, "max_generated_tokens": tokens},
-        **{key: value for key, value in OWN.get(preset, {}).items() if key != "learner"},
     }
-    own["learner"] |= OWN.get(preset, {}).get("learner", {})
+    for section, values in OWN.get(preset, {}).items():
+        own[section] = own.get(section, {}) | values
     data, _ = with_preset(own)
     size = Recipe.model_validate(data).sampler.trajectories
     own["train"]["tasks_per_iteration"] = max(1, TRAJECTORIES // size)
