@@ -42,6 +42,16 @@ async def within(work: Coroutine[object, object, T], seconds: float) -> T:
     return task.result()
 
 
+async def to_its_end(work: Coroutine[object, object, T], seconds: float) -> T:
+    """As `within`, but a cancellation is heard only when `work` is over: for cleaning up."""
+    task = asyncio.ensure_future(within(work, seconds))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -60,11 +70,15 @@ def _forget(task: asyncio.Future[T]) -> None:
 
 
 async def all_of(works: Iterable[Coroutine[object, object, T]]) -> list[T]:
-    """Results of `works` in order, run at once; the first error cancels the others."""
+    """Results of `works` in order, run at once; the first error cancels the others.
+
+    All have ended then. A cancellation reaches each of them once, so that they can clean up.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

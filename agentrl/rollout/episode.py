@@ -24,7 +24,7 @@ from agentrl.core.types import (
 )
 from agentrl.engine.base import Completion, Paced, Sampling
 from agentrl.rollout.context import Context
-from agentrl.rollout.deadline import OverdueError, within
+from agentrl.rollout.deadline import OverdueError, to_its_end, within
 from agentrl.rollout.render import StopRule
 from agentrl.rollout.seeds import derive
 from agentrl.rollout.stage import (
@@ -188,7 +188,7 @@ class LiveEpisode:
 
     async def _close_env(self, env: Env) -> None:
         try:
-            await within(env.close(), self.stage.limits.close_seconds)
+            await to_its_end(env.close(), self.stage.limits.close_seconds)
         except Exception as error:  # the episode is over: nothing is lost but the resource
             log.warning("%s did not close: %r", type(env).__name__, error)
 
