@@ -132,6 +132,10 @@ class Cluster:
         self._courier.start_from(group.nodes[0])
         return group
 
+    def weights_written(self) -> None:
+        """The file of weights is another: nodes that held the last one are brought it again."""
+        self._courier.renewed()
+
     def close(self) -> None:
         """Give back the GPUs and delete the weights on all nodes; the run's actors have ended."""
         self._courier.close()

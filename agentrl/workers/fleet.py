@@ -97,7 +97,7 @@ class Fleet:
     elsewhere; `episodes_lost` counts the trajectories that were under way. An engine that fails is
     replaced too, unless `restarts_engines` is False: a server elsewhere is not mended from here.
     New weights may come while jobs are played; one that does not take them within `push_seconds`
-    has failed.
+    has failed. `written` hears of each new file of weights before a member is told of it.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Fleet:
         max_losses: int = 3,
         restarts_engines: bool = True,
         push_seconds: float = _PUSH_SECONDS,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
         self.capacity = size * jobs_at_once
         self._make = make
@@ -119,6 +120,7 @@ class Fleet:
         self._max_losses = max_losses
         self._restarts_engines = restarts_engines
         self._push_seconds = push_seconds
+        self._written = written
         self._writing = asyncio.Lock()  # held while the file of weights is written, or reloaded
         self._weights: tuple[Path, int] | None = None
         self._probe: Int32 | None = None
@@ -226,6 +228,7 @@ class Fleet:
             if write is not None:
                 await write()
             self._weights = (weights, version)
+            self._written()
         await self._each(lambda member: member.load(weights, version))
 
     async def _soon(self, work: Coroutine[object, object, T], what: str) -> T:

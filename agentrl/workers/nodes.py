@@ -98,6 +98,10 @@ class Courier:
     def start_from(self, source: str) -> None:
         """A learner writes on node `source` from now on; what another wrote is worth nothing."""
         self._source = source
+        self.renewed()
+
+    def renewed(self) -> None:
+        """The learner wrote the file anew, perhaps as a version that it wrote before."""
         self._held.clear()
 
     def register(self, node: str) -> None:

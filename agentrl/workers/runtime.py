@@ -194,4 +194,5 @@ def _fleet(recipe: Recipe, spec: HostSpec, cluster: Cluster | None) -> Fleet:
         jobs_at_once=max(1, -(-rollout.concurrency // trajectories)) + 1,
         trajectories=trajectories,
         restarts_engines=isinstance(recipe.engine, (VllmSettings, TransformersSettings)),
+        written=lambda: None if cluster is None else cluster.weights_written(),
     )

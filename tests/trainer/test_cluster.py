@@ -225,6 +225,10 @@ async def test_a_file_of_another_node_arrives_whole_and_once_to_each(
     weights.write_bytes(content[::-1][:1_000_000])
     assert (await courier.bring(weights, 3, here)).read_bytes() == content
     assert (await courier.bring(weights, 4, here)).read_bytes() == content[::-1][:1_000_000]
+    # EEPO publishes one version three times: the policy, what it forgot, and the policy again.
+    courier.renewed()
+    weights.write_bytes(content[::-1])
+    assert (await courier.bring(weights, 4, here)).read_bytes() == content[::-1]
     courier.start_from(there)
     weights.write_bytes(content)
     assert (await courier.bring(weights, 4, here)).read_bytes() == content

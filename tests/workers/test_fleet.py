@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,11 @@ class FakeMember:
 
 
 def fleet_of(
-    size: int, *, dies_at: set[str], breaks_at: set[str]
+    size: int,
+    *,
+    dies_at: set[str],
+    breaks_at: set[str],
+    written: Callable[[], None] = lambda: None,
 ) -> tuple[Fleet, list[FakeMember], list[str]]:
     log: list[str] = []
     made: list[FakeMember] = []
@@ -72,7 +77,7 @@ def fleet_of(
         made.append(FakeMember(log, f"{index}.{len(made)}", dies_at, breaks_at))
         return made[-1]
 
-    return Fleet(make, size=size, jobs_at_once=2, trajectories=8), made, log
+    return Fleet(make, size=size, jobs_at_once=2, trajectories=8, written=written), made, log
 
 
 def jobs(n: int) -> list[Job]:
@@ -296,3 +301,27 @@ async def test_a_replacement_never_reads_the_file_while_it_is_written() -> None:
     assert written.is_set()
     await push
     assert set(made[1].loaded) == {2}
+
+
+async def test_every_new_file_is_told_of_before_a_member_reads_it() -> None:
+    """Also where its version is that of the last one, as under EEPO."""
+    told: list[str] = []
+    fleet, made, _ = fleet_of(1, dies_at={"0"}, breaks_at=set(), written=lambda: told.append("new"))
+
+    async def write() -> None:
+        told.append("written")
+
+    await fleet.start()
+    made[0].load = _telling(told)  # type: ignore[method-assign]
+    for _ in range(2):
+        await fleet.load(Path("w"), 1, write=write)
+    assert told == ["written", "new", "read 1"] * 2
+    await fleet.play(jobs(1))  # a member that is replaced reads the file that there is
+    assert made[1].loaded == [1] and told.count("new") == 2
+
+
+def _telling(told: list[str]) -> Callable[[Path, int], Coroutine[object, object, None]]:
+    async def load(weights: Path, version: int) -> None:
+        told.append(f"read {version}")
+
+    return load
