@@ -9,10 +9,10 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import yaml
@@ -26,7 +26,7 @@ from agentrl.learner.correction import AnyCorrection
 from agentrl.learner.entropy_control import AnyEntropyControl
 from agentrl.learner.kl_reward import KlInReward
 from agentrl.learner.loss_settings import AnyLoss, LossSettings
-from agentrl.recipe.presets import PRESETS
+from agentrl.recipe.presets import PRESETS, with_preset
 from agentrl.recipe.selection import CurriculumSettings, OverlongSettings, ReplaySettings
 from agentrl.samplers import AnySampler
 
@@ -78,8 +78,9 @@ INTRO = """\
 
 What a recipe chooses between, in the words of the code: definition, source, where the sources leave
 room, the shipped recipes that use it, and what was measured with it. Made by
-`tests/test_algorithms_page.py` (`--write`). [add_an_algorithm.md](add_an_algorithm.md) says how a
-method gets here, [recipes.md](recipes.md) has every key with its default.
+`tests/test_algorithms_page.py` (`--write`). [choose_an_algorithm.md](choose_an_algorithm.md) says
+where to begin, [add_an_algorithm.md](add_an_algorithm.md) how a method gets here,
+[recipes.md](recipes.md) has every key with its default.
 """
 
 
@@ -121,17 +122,30 @@ def _methods(union: object, section: str) -> Iterator[str]:
         name = _type(cls)
         yield f"### {section} {name}"
         yield _words(cls)
-        used = [path.stem for path in RECIPES if name in _chosen(path, section)]
+        used = [path.stem for path in RECIPES if name in _chosen(_data(path), section)]
         source = inspect.getsourcefile(cls)
         assert source is not None
         file = Path(source).relative_to(ROOT)
         shown = ", ".join(f"[{one}](../recipes/{one}.yaml)" for one in used) or "none yet"
-        yield f"Code: [{file}](../{file}). Recipes: {shown}."
+        yield f"Code: [{file}](../{file}).{_of_presets(name, section)} Recipes: {shown}."
 
 
-def _chosen(recipe: Path, section: str) -> list[str | None]:
+def _of_presets(name: str, section: str) -> str:
+    """The presets that choose `name`."""
+    used = [one for one in PRESETS if name in _chosen(PRESETS[one].settings, section)]
+    if len(used) > len(PRESETS) / 2:
+        return " Presets: most."
+    return f" Presets: {', '.join(f'`{one}`' for one in used)}." if used else ""
+
+
+def _data(recipe: Path) -> Mapping[str, Any]:
+    """What `recipe` says, its preset below it."""
+    return with_preset(yaml.safe_load(recipe.read_text()))[0]
+
+
+def _chosen(recipe: Mapping[str, Any], section: str) -> list[str | None]:
     """The types that `recipe` names in a section; without a word the loss is PPO's."""
-    found = yaml.safe_load(recipe.read_text())
+    found: Any = recipe
     for key in PLACES.get(section, section).split("."):
         found = found.get(key) or {}
     listed = found if isinstance(found, list) else [found]
@@ -186,6 +200,15 @@ def _spread(values: list[float]) -> str:
 def test_the_catalogue_says_what_the_code_says():
     found = PAGE.read_text()
     assert found == page(), "run `python tests/test_algorithms_page.py --write`"
+
+
+def test_the_guide_knows_every_sampler_and_names_presets_that_exist():
+    guide = (ROOT / "docs" / "choose_an_algorithm.md").read_text()
+    rows = re.findall(r"^\| \[`(\w+)`\]\(algorithms.md#sampler-(\w+)\)", guide, re.MULTILINE)
+    assert rows == [(_type(cls), _type(cls)) for cls in _members(AnySampler)]
+    listed = re.findall(r"preset ((?:`\w+`(?:, | or | and )?)+)", guide)
+    named = {name for words in listed for name in re.findall(r"`(\w+)`", words)}
+    assert len(named) > 15 and named <= PRESETS.keys()
 
 
 def test_every_method_names_its_source():
