@@ -37,7 +37,10 @@ _MAY_CHANGE = {
     "band",
     "runtime",
     "cluster",
-    "eval",
+    "eval.every",
+    "eval.at_start",
+    "eval.at_end",
+    "eval.samples",
     "log",
     "rollout.workers",
     "rollout.concurrency",
@@ -53,7 +56,10 @@ _MAY_CHANGE = {
     "train.max_generated_tokens",
     "train.max_tool_calls",
 }
-"""What a resumed run may set otherwise than the run it continues."""
+"""What a resumed run may set otherwise than the run it continues.
+
+Not whose scores are compared at the end, nor `eval.score`: by it groups are chosen to train.
+"""
 
 _LEARNER_RESTARTS = 3
 """How many learners a run may lose before it gives up."""

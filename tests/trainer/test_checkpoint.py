@@ -14,7 +14,7 @@ import pytest
 from agentrl.core.errors import CheckpointError, RecipeError
 from agentrl.recipe.load import load
 from agentrl.trainer.checkpoint import Checkpoints, read_checkpoint
-from agentrl.trainer.run import run_folder
+from agentrl.trainer.run import run, run_folder
 
 
 def write_numbers(folder: Path) -> None:
@@ -95,8 +95,8 @@ def test_the_folder_to_resume_is_the_newest_that_has_a_checkpoint(tmp_path, monk
     assert str(caught.value) == (
         f"nothing to resume: no folder runs/grpo_search-* has a checkpoint (1 without){told}"
     )
-    for run in runs[:2]:
-        Checkpoints(run / "checkpoints").save(1, {"iteration": 1}, write_numbers)
+    for folder in runs[:2]:
+        Checkpoints(folder / "checkpoints").save(1, {"iteration": 1}, write_numbers)
     assert run_folder(recipe, out=None, resume=True) == runs[1]
     assert run_folder(recipe, out=runs[2], resume=True) == runs[2]
     with pytest.raises(CheckpointError, match="nothing to resume: there is no folder elsewhere"):
@@ -104,6 +104,18 @@ def test_the_folder_to_resume_is_the_newest_that_has_a_checkpoint(tmp_path, monk
     (runs[2] / "metrics.jsonl").write_text("")
     with pytest.raises(RecipeError, match="holds a run already"):
         run_folder(recipe, out=runs[2], resume=False)
+
+
+def test_a_resumed_run_may_not_change_what_is_scored_or_on_which_tasks(tmp_path) -> None:
+    """Groups are chosen by `eval.score`, and the gain is over the tasks of the first evaluation."""
+    state = {"recipe": load("grpo_search").model_dump(mode="json")}
+    Checkpoints(tmp_path / "checkpoints").save(1, state, write_numbers)
+    other = load(
+        "grpo_search",
+        ["eval.score=other", "eval.tasks=3", "eval.split=train", "eval.every=7", "eval.samples=3"],
+    )
+    with pytest.raises(CheckpointError, match=r"differs in eval.score, eval.split, eval.tasks\)"):
+        run(other, out=tmp_path, resume=True, plain=True)
 
 
 def _save_for_ever(folder: Path) -> None:
