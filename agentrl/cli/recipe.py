@@ -10,7 +10,7 @@ from rich.console import Console
 from agentrl.core.errors import RecipeError
 from agentrl.recipe.check import Purpose
 from agentrl.recipe.keys import find_sections
-from agentrl.recipe.load import differences, dump, load, load_with_source
+from agentrl.recipe.load import differences, dump, load, load_with_source, written
 from agentrl.recipe.presets import PRESETS
 from agentrl.recipe.source import find_recipe, read_source, shipped_recipes
 
@@ -41,9 +41,9 @@ def show(
     console.print(dump(loaded.recipe))
     console.print("# differs from the defaults:")
     for place, value, default in differences(loaded.recipe):
-        was = "" if default is None else f" (default {default})"
+        was = "" if default is None else f" (default {written(default)})"
         origin = loaded.source.origin(place)
-        console.print(f"#   {'.'.join(place)} = {value}{was}, {origin}")
+        console.print(f"#   {'.'.join(place)} = {written(value)}{was}, {origin}")
 
 
 @app.command()

@@ -72,6 +72,20 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
+def written(value: object) -> str:
+    """A setting's value as it stands in YAML, on one line."""
+    data = [_short(one) for one in value] if isinstance(value, tuple) else _short(value)
+    text = yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=9999)
+    return text.removesuffix("...\n").strip()
+
+
+def _short(value: object) -> object:
+    """Settings as the mapping that makes them."""
+    if not isinstance(value, Settings):
+        return value
+    return {"type": _name(value)} | value.model_dump(mode="json", exclude_defaults=True)
+
+
 def _type_first(data: Any) -> Any:
     if not isinstance(data, dict):
         return data

@@ -128,6 +128,10 @@ def test_recipe_show_prints_a_recipe_that_loads_and_where_settings_come_from(tmp
     assert result.exit_code == 0
     assert "#   seed = 7 (default 0), override seed=7" in result.stdout
     assert "#   env.max_turns = 4, override env.max_turns=4\n" in result.stdout
+    given = ["preset=cppo", "filters=[{type: widest, keep: 0.5}]"]
+    shown = runner.invoke(app, ["recipe", "show", "grpo_search", *given]).stdout
+    assert "#   filters = [{type: widest, keep: 0.5}] (default []), override " in shown
+    assert "#   learner.loss.kl = 0.04 (default 0.0), preset cppo (arXiv:2503.22342)\n" in shown
     again = tmp_path / "shown.yaml"
     again.write_text(result.stdout)
     assert runner.invoke(app, ["recipe", "check", str(again)]).exit_code == 0
