@@ -71,6 +71,10 @@ class SealedEnv(GuessEnv):
     forkable = "no"
 """
 
+_REST = "credit: {type: arpo}\nlearner:\n  optimizer: {learning_rate: 1.0e-4}\n"
+ARPO = "sampler: {type: arpo, trajectories: 8, initial: 4}\n" + _REST
+EEPO = "sampler: {type: eepo}\n" + _REST
+
 RECIPES = (
     ("a misspelt key", "initial: 4", "inital: 4"),
     ("a key of another section", "  iterations: 20", "  learning_rate: 1.0e-4"),
@@ -115,6 +119,58 @@ RECIPES = (
         "credit: {type: arpo}\nengine: {type: scripted, script: orcale}",
     ),
     ("a preset that is not there", "credit: {type: arpo}", "preset: dr_gpro"),
+    (
+        "a preset that needs to be told what is right",
+        "{type: arpo, trajectories: 8, initial: 4}\ncredit: {type: arpo}",
+        "{type: chain}\npreset: dapo",
+    ),
+    ("a credit without its critic", "credit: {type: arpo}", "credit: {type: gae}"),
+    ("a critic that nothing reads", "learner:\n", "learner:\n  critic: {trunk: own}\n"),
+    (
+        "a clip that stops nothing",
+        "learner:\n",
+        "learner:\n  loss: {type: ppo, level: sequence, clip_high: 0.2}\n",
+    ),
+    (
+        "a loss that cannot say what the credit says",
+        "credit: {type: arpo}\nlearner:\n",
+        "credit: {type: turn_grpo}\nlearner:\n  loss: {type: logclip}\n",
+    ),
+    (
+        "a misspelt filter",
+        "credit: {type: arpo}",
+        "credit: {type: arpo}\nfilters: [{type: not_constnt}]",
+    ),
+    (
+        "a filter that is no list",
+        "credit: {type: arpo}",
+        "credit: {type: arpo}\nfilters: {type: not_constant}",
+    ),
+    (
+        "a refill without a filter",
+        "  iterations: 20",
+        "  iterations: 20\n  refill: 3",
+    ),
+    (
+        "hints that nobody gives",
+        "  iterations: 20",
+        "  iterations: 20\n  hints: [0.5]",
+    ),
+    (
+        "sampling ahead with a sampler that changes the engines' weights",
+        f"{ARPO}train:\n",
+        f"{EEPO}train:\n  max_lag: 1\n",
+    ),
+    (
+        "forgetting where no rank has the weights",
+        f"{ARPO}train:\n",
+        f"{EEPO}  zero_stage: 3\ntrain:\n",
+    ),
+    (
+        "refilling groups of two halves",
+        f"{ARPO}train:\n",
+        f"{EEPO}filters: [{{type: not_constant}}]\ntrain:\n  refill: 3\n",
+    ),
     (
         "a penalty in rewards that nobody reads",
         "credit: {type: arpo}\nlearner:\n",

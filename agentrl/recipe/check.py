@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from agentrl.core.env import Env
 from agentrl.core.errors import AgentRLError, RecipeError, nearest
 from agentrl.core.registry import env_class, env_settings, make_env
-from agentrl.credit import ReinforceCredit
+from agentrl.credit import ReinforceCredit, TreeGrpoCredit
 from agentrl.credit.values import ValueBaseline
 from agentrl.engine.settings import ScriptedSettings
 from agentrl.recipe.look_check import imitation_problems, look_problems
@@ -197,6 +197,15 @@ def _comparison(recipe: Recipe) -> Iterator[Problem]:
             ("sampler", "trajectories"),
             f"sampler.trajectories: 1 makes groups of one, in which {recipe.credit.type!r} has "
             "nothing to compare. Use 2 or more, or credit.type 'reinforce_pp', which needs none.",
+        )
+    credit, sampler = recipe.credit, recipe.sampler
+    inside = isinstance(credit, TreeGrpoCredit) and credit.terms == "intra"
+    if inside and credit.needs_group and not sampler.needs_fork:
+        yield Problem(
+            ("credit", "terms"),
+            f"credit.terms: 'intra' compares the trajectories of one tree, and sampler "
+            f"{sampler.type!r} makes trees of one trajectory, so nothing would train. Use 'both' "
+            "or 'inter', or a sampler that branches.",
         )
     chosen = any(filter_.type == "best" for filter_ in recipe.filters)
     if isinstance(recipe.credit, ReinforceCredit) and recipe.credit.worth == "one" and not chosen:

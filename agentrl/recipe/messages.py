@@ -67,7 +67,7 @@ def _problem(details: ErrorDetails, root: type[Settings], source: Source) -> Pro
 
 
 def _wrong_value(name: str, details: ErrorDetails, written: str | None) -> str:
-    given, said = details["input"], details["msg"]
+    given, said = details["input"], details["msg"].replace("a valid array", "a list")
     message = f"{name}: {said[0].lower()}{said[1:]}, got {_shown(given)}."
     if details["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
