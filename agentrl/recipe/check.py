@@ -131,8 +131,8 @@ def _forgetting(recipe: Recipe) -> Iterator[Problem]:
     if train.max_lag:
         yield Problem(
             ("train", "max_lag"),
-            f"train.max_lag: sampler 'eepo' changes the engines' weights within an iteration, and "
-            f"{train.max_lag} versions ahead others would be sampling with them. Use 0.",
+            "train.max_lag: sampler 'eepo' changes the engines' weights within an iteration, so "
+            "nothing of a later one may be sampled meanwhile. Use 0, or another sampler.",
         )
     if recipe.learner.zero_stage == 3:
         yield Problem(
