@@ -44,12 +44,21 @@ async def within(work: Coroutine[object, object, T], seconds: float) -> T:
 
 async def to_its_end(work: Coroutine[object, object, T], seconds: float) -> T:
     """As `within`, but a cancellation is heard only when `work` is over: for cleaning up."""
-    task = asyncio.ensure_future(within(work, seconds))
+    loop = asyncio.get_running_loop()
+    task, end = loop.create_task(work), loop.time() + seconds
     try:
-        return await asyncio.shield(task)
+        await asyncio.wait([task], timeout=seconds)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=max(end - loop.time(), 0.0))
         raise
+    finally:
+        over = task.done()
+        abandon(task)
+    if not over:
+        raise OverdueError
+    if task.cancelled():
+        raise RuntimeError("cancelled itself")
+    return task.result()
 
 
 def _wake(waiter: asyncio.Future[None], _: object = None) -> None:

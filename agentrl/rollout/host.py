@@ -15,7 +15,7 @@ from agentrl.adapters.envhost_pool import HostPool, HostSettings
 from agentrl.core.env import Env
 from agentrl.core.errors import EngineError, RecipeError
 from agentrl.core.registry import make_env
-from agentrl.core.types import Float32, Group, Int32, Task
+from agentrl.core.types import Float32, Group, Int32, Task, TrajectoryTree
 from agentrl.engine.base import Engine
 from agentrl.engine.tokens import load_tokenizer
 from agentrl.rollout.deadline import OverdueError, within
@@ -82,6 +82,7 @@ class RolloutHost:
         self._stage: Stage | None = None
         self._watchdog: Watchdog | None = None
         self._oracle: Oracle | None = None
+        self._playing: set[asyncio.Future[Sequence[TrajectoryTree]]] = set()
 
     async def start(self) -> None:
         """Start the environment hosts, if any, and the engine; may be called once."""
@@ -188,9 +189,14 @@ class RolloutHost:
         return stalls(tuple(self._stage.live), seconds)
 
     async def close(self) -> None:
-        """Stop the watchdog, the engine and the environment hosts; may be called twice."""
+        """End what is played, the watchdog, engine and environment hosts; may be called twice."""
         if self._watchdog is not None:
             self._watchdog.stop()
+        # A caller elsewhere that gave up was not heard here: environments close before the engine.
+        for sampling in self._playing:
+            sampling.cancel()
+        if self._playing:
+            await asyncio.wait(self._playing, timeout=self.spec.rollout.limits.close_seconds)
         stage, self._stage = self._stage, None
         try:
             if stage is not None:
@@ -217,7 +223,10 @@ class RolloutHost:
 
         if self._oracle is not None:
             await self._oracle.add([task])
-        trees = await sampler.sample(task, start, seed=seed)
+        sampling = asyncio.ensure_future(sampler.sample(task, start, seed=seed))
+        self._playing.add(sampling)
+        sampling.add_done_callback(self._playing.discard)
+        trees = await sampling
         return Group(group_id, task.id, tuple(trees))
 
     def _build_engine(self, renderer: Rendering) -> Engine:

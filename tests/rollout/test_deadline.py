@@ -74,6 +74,12 @@ async def test_cleaning_up_goes_on_when_it_is_cancelled_and_is_given_up_at_its_d
     with pytest.raises(OverdueError):
         await to_its_end(clean(3600.0), 0.001)
 
+    async def odd() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="cancelled itself"):
+        await to_its_end(odd(), 60.0)
+
 
 @pytest.mark.parametrize("after", [0.02, 0.05])
 async def test_environments_that_close_slowly_are_closed_whenever_the_cancellation_comes(

@@ -298,3 +298,29 @@ async def test_a_spoiled_oracle_says_nothing_right():
     assert oracle(end + "mppl") == "mppl"
     assert oracle(end + "mppl" + "mppl") == "tupq u"
     assert oracle(end + "mppl" + "mppl" + "tupq u") == "hello"
+
+
+async def test_closing_a_host_closes_the_environments_of_what_it_still_plays():
+    """A caller in another process that gave a group up is not heard here."""
+    made, acts = [], asyncio.Event()
+
+    class Slow(CountEnv):
+        async def step(self, action):
+            acts.set()
+            await asyncio.sleep(3600)
+
+        async def close(self):
+            await asyncio.sleep(0.01)
+            await super().close()
+
+    def make():
+        made.append(Slow())
+        return made[-1]
+
+    host = await started(spec(), make)
+    group = asyncio.ensure_future(host.sample_group(Task("t"), seed=1))
+    await acts.wait()
+    await host.close()
+    assert len(made) == 4 and all(env.closed for env in made)  # one was asked for its settings
+    with pytest.raises(asyncio.CancelledError):
+        await group
