@@ -8,6 +8,7 @@ import numpy as np
 
 from agentrl.credit.groups import LeafAdvantages, against_group
 from agentrl.credit.grpo import SoftAttribution
+from agentrl.credit.nodes import difference
 from agentrl.credit.subtree import Levels
 from agentrl.credit.table import TurnTable
 
@@ -38,5 +39,6 @@ class PassAtKCredit(SoftAttribution):
         several = first[found.size[group[order[first]]] > 1]
         best, second = order[several], order[several + 1]
         advantage = np.zeros(len(worth))
-        advantage[best] = worth[best] - worth[second]
+        lead = difference(value[best], value[second])
+        advantage[best] = np.where(lead == 0.0, 0.0, worth[best] - worth[second])
         return leaves._replace(advantage=np.where(leaves.trains, advantage, 0.0))

@@ -32,6 +32,14 @@ def test_equal_returns_are_exactly_zero_and_one_alone_says_nothing():
         advantage(chains([1.0]), singleton="error")
 
 
+def test_two_best_returns_that_differ_by_rounding_are_worth_exactly_nothing():
+    # 0.1 + 0.2 is 5.6e-17 above 0.3.
+    pair = (tree_of([ROOT, 0], {0: 0.1, 1: 0.2}), tree_of([ROOT], {0: 0.3}))
+    group = Group("g", "g", (*pair, tree_of([ROOT], {0: 0.0})))
+    for scale in ("std", "none"):
+        assert advantage(group, scale=scale).tolist() == [0.0] * 3
+
+
 def test_a_truncated_best_is_masked_or_makes_room():
     trees = [
         tree_of([ROOT], {0: r}, stops={0: StopReason.TRUNCATED_TURNS} if cut else None)
