@@ -44,11 +44,12 @@ class TreePoCredit(SoftAttribution):
         value, _, counted = self.returns(table, levels)
         value = np.where(counted, value, 0.0)
         advantage = difference(value, self._baseline(table, levels, value, counted))
-        advantage = np.where(found.trains, advantage, 0.0)
         if self.scale == "std":
             tokens = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn]
-            advantage = whitened(advantage, np.where(found.trains, tokens, 0.0))
-        return found._replace(advantage=advantage)
+            # What is masked does not train and is in the statistics all the same.
+            compared = counted & (found.compared[table.leaf_group] > 1)
+            advantage = whitened(advantage, np.where(compared, tokens, 0.0))
+        return found._replace(advantage=np.where(found.trains, advantage, 0.0))
 
     def _baseline(self, table: TurnTable, levels: Levels, value: Float64, counted: Bool) -> Float64:
         """Weighted mean (L,) of the means of all subtrees that a leaf lies in."""

@@ -164,6 +164,22 @@ def test_treepo_whitens_over_the_tokens_of_the_iteration():
     np.testing.assert_allclose(found, np.array([0.5, -0.5, 2, -2, 0]) / spread)
 
 
+def test_what_is_masked_is_still_in_treepo_s_whitening():
+    # Returns 1, 0, 5 with the mean 2, two tokens each: -1, -2, 3 with variance 28 / 5.
+    trees = (
+        tree_of([ROOT], {0: 1.0}),
+        tree_of([ROOT], {0: 0.0}),
+        tree_of([ROOT], {0: 5.0}, stops={0: StopReason.TRUNCATED_TURNS}),
+    )
+    table = TurnTable.of([Group("g", "t", trees)])
+    masked = TreePoCredit(truncated="mask").compare(table)
+    wanted = np.array([-1.0, -2.0, 0.0]) / math.sqrt(28 / 5 + 1e-8)
+    np.testing.assert_allclose(masked.advantage, wanted, rtol=1e-12)
+    # Nor is it in them where its group has one left to train and none beside it.
+    alone = TurnTable.of([Group("g", "t", trees), chains([9.0])])
+    np.testing.assert_allclose(TreePoCredit(truncated="mask").compare(alone).advantage[:3], wanted)
+
+
 def test_a_deep_fork_decides_more_by_tree_values_than_by_grpo():
     # Only the second turn matters: its advantage is all, the first turn's none.
     parents = [ROOT, 0, 0, ROOT, 3, 3]
