@@ -9,7 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from agentrl.core.settings import Settings
 from agentrl.learner.correction import AnyCorrection
-from agentrl.learner.entropy_control import AdaptiveEntropy, AnyEntropyControl, ClipCov, KlCov
+from agentrl.learner.entropy_control import (
+    AdaptiveEntropy,
+    AnyEntropyControl,
+    ClipCov,
+    EntropyAware,
+    KlCov,
+    TopEntropy,
+)
 from agentrl.learner.kl_reward import KlInReward
 from agentrl.learner.loss_settings import AnyLoss, PpoLoss
 
@@ -128,6 +135,13 @@ class LearnerSettings(Settings):
             raise ValueError(
                 f"entropy_control {control.type!r} takes the place of PPO's clip on single tokens; "
                 "use loss type 'ppo' with level 'token', or 'aware' or 'top'"
+            )
+        one_element = loss.one_advantage and loss.type != "vespo"
+        if isinstance(control, EntropyAware | TopEntropy) and one_element:
+            raise ValueError(
+                f"entropy_control {control.type!r} tells a trajectory's tokens apart, and loss "
+                f"{loss.type!r} has here one element for all of them; use loss type 'ppo' with "
+                "level 'token', 'turn' or 'sequence_token'"
             )
         return self
 

@@ -20,7 +20,13 @@ from agentrl.learner.entropy_control import (
     TopEntropy,
     covariances,
 )
-from agentrl.learner.loss_settings import PpoLoss, SapoLoss
+from agentrl.learner.loss_settings import (
+    GvpoLoss,
+    LogclipLoss,
+    PpoLoss,
+    SapoLoss,
+    VespoLoss,
+)
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings
 
 
@@ -124,6 +130,16 @@ def test_controls_that_could_do_nothing_are_refused() -> None:
     for loss in (SapoLoss(), PpoLoss(level="turn")):
         with pytest.raises(ValidationError, match="takes the place of PPO's clip"):
             LearnerSettings(entropy_control=ClipCov(), loss=loss)
+
+
+@pytest.mark.parametrize("control", [TopEntropy(), EntropyAware()])
+def test_tokens_are_not_told_apart_by_a_loss_with_one_element_for_all(control) -> None:
+    narrow = {"clip_low": 1e-3, "clip_high": 1e-3}
+    for loss in (PpoLoss(level="sequence", **narrow), LogclipLoss(), GvpoLoss()):
+        with pytest.raises(ValidationError, match="tells a trajectory's tokens apart"):
+            LearnerSettings(entropy_control=control, loss=loss)
+    for loss in (PpoLoss(level="sequence_token", **narrow), PpoLoss(level="turn"), VespoLoss()):
+        assert LearnerSettings(entropy_control=control, loss=loss).entropy_control == control
 
 
 @pytest.mark.slow
