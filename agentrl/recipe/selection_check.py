@@ -20,7 +20,7 @@ def selection_problems(recipe: Recipe) -> Iterator[Problem]:
                 f"filters.{index}.prune: of {count} trajectories {one.prune:g} is all of them. Use "
                 f"at most {1 - 1 / count:g}, or more sampler.trajectories.",
             )
-        if one.type == "not_constant" and count == 1:
+        if one.type in ("not_constant", "widest") and count == 1:
             yield Problem(
                 (*place, "type"),
                 f"filters.{index}.type: a group of one trajectory is always constant, so nothing "

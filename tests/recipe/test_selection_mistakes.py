@@ -22,6 +22,15 @@ CASES = {
         "filters.0.type: a group of one trajectory is always constant, so nothing would train. "
         "Use 2 or more sampler.trajectories, or another filter.",
     ),
+    "the widest of groups of one": (
+        [
+            "filters=[{type: widest}]",
+            "sampler={type: chain, trajectories: 1}",
+            "credit={type: reinforce_pp}",
+        ],
+        "filters.0.type: a group of one trajectory is always constant, so nothing would train. "
+        "Use 2 or more sampler.trajectories, or another filter.",
+    ),
     "refill without a filter": (
         ["train.refill=3", "filters=[{type: top_advantage}]"],
         "train.refill: no filter takes whole groups out, so nothing is ever sampled in their "
