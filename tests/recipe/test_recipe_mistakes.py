@@ -176,6 +176,15 @@ MISTAKES = {
         "x.yaml:8: learner.critic: nothing reads its values: credit.type is 'arpo'. Leave it out, "
         "or use gae, turn_gae or bilevel_gae.",
     ),
+    "trees of one": (
+        (
+            "sampler: {type: arpo, trajectories: 8, initial: 4}\ncredit: {type: arpo}",
+            "sampler: {type: chain}\ncredit: {type: tree_grpo, terms: intra}",
+        ),
+        "x.yaml:6: credit.terms: 'intra' compares the trajectories of one tree, and sampler "
+        "'chain' makes trees of one trajectory, so nothing would train. Use 'both' or 'inter', or "
+        "a sampler that branches.",
+    ),
     "groups of one": (
         ("{type: arpo, trajectories: 8, initial: 4}", "{type: chain, trajectories: 1}"),
         "x.yaml:5: sampler.trajectories: 1 makes groups of one, in which 'arpo' has nothing to "
