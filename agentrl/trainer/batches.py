@@ -11,6 +11,7 @@ from agentrl.core.types import Float64, Group
 from agentrl.credit import AnyCredit
 from agentrl.credit.aggregate import Assigned, Filter, assign, denominator
 from agentrl.credit.groups import LeafAdvantages
+from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
 from agentrl.credit.table import Credit, TurnTable
 from agentrl.learner.batch import Batch
 from agentrl.learner.levels import needed_turns
@@ -155,5 +156,11 @@ def credit_metrics(steps: Sequence[TrainingStep]) -> dict[str, float]:
         "credit/trained_turns": float(trained.sum()),
         "credit/signal_fraction": float(np.mean(worth[trained] != 0.0)) if trained.any() else 0.0,
         "credit/absolute_mean": float(np.abs(worth[trained]).mean()) if trained.any() else 0.0,
-        "credit/shared_turns": float((weight > 1).sum()),
+        "credit/shared_turns": float(sum(_shared(step) for step in steps)),
     }
+
+
+def _shared(step: TrainingStep) -> int:
+    """How many turns several trajectories train."""
+    trains = at_leaves(step.table, (step.weights != 0.0).astype(np.float64))
+    return int(np.count_nonzero(subtree_sums(Levels.of(step.table), trains) > 1))

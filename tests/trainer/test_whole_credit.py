@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from agentrl.core.types import ROOT, Group
 from agentrl.credit import (
     ArpoCredit,
     At2poCredit,
@@ -14,8 +15,13 @@ from agentrl.credit import (
     TreeGrpoCredit,
 )
 from agentrl.learner.loss_settings import PpoLoss
-from agentrl.testing.trees import chains, random_groups
-from agentrl.trainer.batches import comparison_metrics, credit_of, training_steps
+from agentrl.testing.trees import chains, random_groups, tree_of
+from agentrl.trainer.batches import (
+    comparison_metrics,
+    credit_metrics,
+    credit_of,
+    training_steps,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,13 @@ def test_where_turns_count_once_each_step_is_divided_by_what_it_trains(method, a
     for step in steps:
         trained = float(step.credit.weight @ step.table.tokens)
         assert step.batch.denominator == pytest.approx(trained)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_shared_turns_are_counted_by_their_trajectories_and_not_by_their_weight(aggregation):
+    # Leaves 1 and 2 share turn 0; under a sequence mean its weight is 1/4 + 1/4.
+    groups = [Group("g", "t", (tree_of([ROOT, 0, 0], {1: 1.0}),))]
+    loss = PpoLoss(aggregation=aggregation)
+    credited = credit_of(groups, GrpoCredit(), loss)
+    steps = training_steps(groups, credited, loss, pack_tokens=512, updates=1)
+    assert credit_metrics(steps)["credit/shared_turns"] == 1.0
