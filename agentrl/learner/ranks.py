@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 import torch.distributed
@@ -36,6 +37,10 @@ def join(ranks: int, rank: int, address: str | None, device: torch.device) -> No
                 f"learner needs one of {ranks}. Run several ranks as Ray actors (runtime: ray)"
             )
         return
+    # Somebody may have destroyed the group that DeepSpeed remembers: vLLM does so when it ends.
+    remembered = sys.modules.get("deepspeed.utils.groups")
+    if remembered is not None:
+        remembered._release_process_group_references()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if ranks == 1:
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]

@@ -344,3 +344,14 @@ def test_tied_weights_train_and_leave_once(tied_folder: Path, rows: Sequence[Row
     fresh = build_model(tied=True, seed=1)
     fresh.load_state_dict(found[0], strict=False)
     assert torch.equal(fresh.lm_head.weight, found[0]["model.embed_tokens.weight"])
+
+
+def test_a_learner_starts_where_somebody_has_destroyed_the_process_group(model_folder, rows):
+    first = Learner(LearnerSettings(), model_folder)
+    expected = first.logprobs(rows)
+    first.close()
+    torch.distributed.destroy_process_group()
+    second = Learner(LearnerSettings(), model_folder)
+    for ours, theirs in zip(second.logprobs(rows), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    second.close()
