@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -43,17 +43,19 @@ async def within(work: Coroutine[object, object, T], seconds: float) -> T:
 
 
 async def to_its_end(work: Coroutine[object, object, T], seconds: float) -> T:
-    """As `within`, but a cancellation is heard only when `work` is over: for cleaning up."""
+    """As `within`, but cancellations are heard only when `work` is over: for cleaning up."""
     loop = asyncio.get_running_loop()
     task, end = loop.create_task(work), loop.time() + seconds
-    try:
-        await asyncio.wait([task], timeout=seconds)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=max(end - loop.time(), 0.0))
-        raise
-    finally:
-        over = task.done()
-        abandon(task)
+    heard: asyncio.CancelledError | None = None
+    while not task.done() and (left := end - loop.time()) > 0.0:
+        try:
+            await asyncio.wait([task], timeout=left)
+        except asyncio.CancelledError as error:
+            heard = error
+    over = task.done()
+    abandon(task)
+    if heard is not None:
+        raise heard
     if not over:
         raise OverdueError
     if task.cancelled():
@@ -90,4 +92,18 @@ async def all_of(works: Iterable[Coroutine[object, object, T]]) -> list[T]:
         for task in tasks:
             if not task.cancelling():
                 task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await all_ended(tasks)
+
+
+async def all_ended(tasks: Collection[asyncio.Future[T]]) -> None:
+    """Wait until `tasks` have ended, however; cancellations are heard only then."""
+    for task in tasks:
+        task.add_done_callback(_forget)
+    heard: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            heard = error
+    if heard is not None:
+        raise heard

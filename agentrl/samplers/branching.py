@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agentrl.core.types import Task, TrajectoryTree
 from agentrl.rollout.player import Episode, StartEpisode
 from agentrl.samplers.arbiter import Arbiter
-from agentrl.samplers.lines import LineKey, in_order
+from agentrl.samplers.lines import LineKey, close_all, in_order
 
 
 @dataclass(slots=True)
@@ -108,11 +108,7 @@ class Branching(ABC):
 
     async def close(self) -> None:
         """End whatever is still played."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self._episodes:
-            await self._episodes.pop().close()
+        await close_all(self._episodes, players=self._tasks)
 
     def trees(self) -> list[TrajectoryTree]:
         """The trees by number, their nodes in an order that does not tell who was faster."""

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from agentrl.core.types import ROOT, TrajectoryTree
 from agentrl.rollout.deadline import all_of
 from agentrl.rollout.player import Episode
-from agentrl.samplers.lines import LineKey, in_order, turn_seed
+from agentrl.samplers.lines import LineKey, close_all, in_order, turn_seed
 
 TurnName: TypeAlias = tuple[LineKey, int]
 """(line, turn): which proposal of a task it is, whoever finishes first."""
@@ -88,15 +88,13 @@ class Growth:
 
     async def free(self) -> None:
         """Close all parked forks."""
-        while self.parked:
-            _, one = self.parked.popitem()
-            await one.close()
+        forks = list(self.parked.values())
+        self.parked.clear()
+        await close_all(forks)
 
     async def close(self) -> None:
         """Close everything, lines that were never played included."""
-        await self.free()
-        while self.lines:
-            await self.lines.pop().close()
+        await close_all([*self.parked.values(), *self.lines])
 
     def ordered(self) -> TrajectoryTree:
         """The tree, numbered by who continued whom."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from asyncio import Future, ensure_future
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from agentrl.core.types import ROOT, Failure, TrajectoryTree
+from agentrl.rollout.deadline import all_ended
 from agentrl.rollout.player import Episode
 from agentrl.rollout.seeds import derive
 
@@ -29,6 +31,17 @@ async def play_to_end(episode: Episode, *, seed: int, key: LineKey) -> Trajector
     finally:
         await episode.close()
     return episode.tree
+
+
+async def close_all(episodes: Iterable[Episode], *, players: Iterable[Future[None]] = ()) -> None:
+    """End `players`, then close `episodes` at once; all of them, also where this is cancelled."""
+    playing = list(players)
+    for one in playing:
+        one.cancel()
+    try:
+        await all_ended(playing)
+    finally:
+        await all_ended([ensure_future(episode.close()) for episode in episodes])
 
 
 def in_order(tree: TrajectoryTree, keys: Mapping[int, LineKey]) -> TrajectoryTree:

@@ -12,7 +12,7 @@ from pydantic import field_validator
 from agentrl.core.settings import Settings
 from agentrl.core.types import Task, TrajectoryTree
 from agentrl.rollout.player import Episode, StartEpisode
-from agentrl.samplers.lines import LineKey, in_order, turn_seed
+from agentrl.samplers.lines import LineKey, close_all, in_order, turn_seed
 
 
 class SpoSampler(Settings):
@@ -75,11 +75,7 @@ class _Tree:
                 for task in done:
                     task.result()
         finally:
-            for task in self.tasks:
-                task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
-            for line in self.lines:
-                await line.close()
+            await close_all(self.lines, players=self.tasks)
         return in_order(self.lines[0].tree, self.keys)
 
     def _run(self, work: Coroutine[object, object, None]) -> None:
