@@ -58,7 +58,8 @@ class ArpoCredit(GroupBaseline):
         weight = leaves.trains * row_weights
         if self.attribution == "soft":
             return soft_credit(table, levels, leaves.advantage, weight)
-        trains = (weight > 0).astype(np.float64)
+        # A correction may leave a trajectory the weight 0, which changes nobody's advantage.
+        trains = leaves.trains.astype(np.float64)
         copies, advantage, total = (
             subtree_sums(levels, at_leaves(table, values))
             for values in (trains, trains * leaves.advantage, weight)

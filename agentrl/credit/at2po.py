@@ -83,8 +83,7 @@ class At2poCredit(NodeCredit):
         credit = super().__call__(table, row_weights, levels=levels, leaves=leaves)
         if self.prefix_weighting == "leaf_sum":
             return credit
-        weights = leaves.trains * row_weights
-        return counted_once(table, levels, credit, weights, drop_zero=False)
+        return counted_once(table, levels, credit, leaves.trains, drop_zero=False)
 
 
 def turn_uncertainty(table: TurnTable) -> Float64:

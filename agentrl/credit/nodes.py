@@ -134,14 +134,14 @@ class NodeCredit(GroupBaseline):
 
 
 def counted_once(
-    table: TurnTable, levels: Levels, credit: Credit, row_weights: Float64, *, drop_zero: bool
+    table: TurnTable, levels: Levels, credit: Credit, trains: Bool, *, drop_zero: bool
 ) -> Credit:
-    """`credit` of turns that count once: divided by the number of trajectories that train each.
+    """`credit` of turns that count once: divided by how many `trains` (L,) pass through each.
 
     So a turn has the mean of their row weights. `drop_zero` leaves turns without an advantage out
     of the loss and of its denominator.
     """
-    copies = np.maximum(leaves_below(table, levels, row_weights > 0), 1.0)
+    copies = np.maximum(leaves_below(table, levels, trains), 1.0)
     kept = (credit.positive != 0.0) | (credit.negative != 0.0) | (not drop_zero)
     return Credit(
         credit.positive / copies,

@@ -51,4 +51,4 @@ class SpoCredit(NodeCredit):
         levels = levels or Levels.of(table)
         leaves = leaves or self.compare(table, levels)
         credit = super().__call__(table, row_weights, levels=levels, leaves=leaves)
-        return counted_once(table, levels, credit, leaves.trains * row_weights, drop_zero=True)
+        return counted_once(table, levels, credit, leaves.trains, drop_zero=True)

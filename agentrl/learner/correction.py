@@ -211,8 +211,8 @@ def correct(
     """`assigned` under `weights`: gains and losses of tokens multiplied, their weight as it was.
 
     A trajectory's factor goes into its row weight, so that on a tree each of a turn's advantages
-    keeps its own; a method whose statistics depend on row weights takes them over those. Where all
-    factors are 1 the numbers are bit for bit those of `assigned`. The denominator stays.
+    keeps its own; no advantage changes, also where the factor is 0. Where all factors are 1 the
+    numbers are bit for bit those of `assigned`. The denominator stays.
     """
     plain = assigned.credit.at_tokens(table)
     credit, rows = plain, assigned.rows

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from agentrl.core.types import ROOT, Group
-from agentrl.credit import ArpoCredit, GrpoCredit, TreeGrpoCredit, TurnTable, assign
+from agentrl.credit import (
+    ArpoCredit,
+    At2poCredit,
+    GrpoCredit,
+    SpoCredit,
+    TreeGrpoCredit,
+    TurnTable,
+    assign,
+)
 from agentrl.learner.correction import (
     Apart,
     Geometric,
@@ -18,6 +26,7 @@ from agentrl.learner.correction import (
     OffPolicyMask,
     SequenceMask,
     Tis,
+    Weights,
     correct,
     correction_metrics,
     looked_at,
@@ -185,6 +194,31 @@ def test_equal_policies_change_no_bit(correction, method) -> None:
     assert found.rows.weights.tobytes() == plain.rows.weights.tobytes()
     metrics = correction_metrics(apart, weights)
     assert metrics["correction/cut_fraction"] == metrics["correction/difference"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ArpoCredit(attribution="hard", scale="none"),
+        At2poCredit(scale="none", node_value="leaves", prefix_weighting="node_once"),
+        SpoCredit(),
+    ],
+    ids=lambda one: one.type,
+)
+def test_what_a_mask_drops_is_what_a_vanishing_weight_drops(method) -> None:
+    # Leaves 1 (paid 1) and 2 share turn 0, a third trajectory is paid 1/4. Advantages 7/12, -5/12
+    # and -1/6: the shared turn's is their mean 1/12 for each of its copies, of which one is left.
+    trees = (tree_of([ROOT, 0, 0], {1: 1.0}, tokens=1), tree_of([ROOT], {0: 0.25}, tokens=1))
+    table = TurnTable.of([Group("g", "g", trees)], with_tokens=True)
+    assigned = assign(table, method)
+
+    def shared(factor: float) -> float:
+        weights = Weights(np.ones(4), np.asarray([1.0, factor, 1.0]), np.ones(1), np.zeros(1, bool))
+        return float(correct(table, method, assigned, weights).credit.positive[0])
+
+    assert shared(0.0) == pytest.approx(shared(1e-9)) == pytest.approx(shared(1.0) / 2)
+    if method.type == "arpo":
+        assert shared(0.0) == pytest.approx(1 / 12)
 
 
 @pytest.mark.parametrize("correction", ALL, ids=lambda one: f"{one.type}-{one}")
