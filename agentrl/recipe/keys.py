@@ -287,12 +287,23 @@ def sections(
             yield from sections(cls, (*place, key), is_default=isinstance(field.default, cls))
 
 
+def shown_sections() -> Iterator[Section]:
+    """`sections`, in which what all types of a place have alike stands once, before them."""
+    everything = list(sections())
+    for one in everything:
+        types = [other for other in everything if one.type and other.place == one.place]
+        alike = [key for key in one.keys if len(types) > 1 and all(key in t.keys for t in types)]
+        if types and one is types[0] and alike:
+            yield Section(one.place, ", ".join(t.type for t in types), False, tuple(alike))
+        yield one._replace(keys=tuple(key for key in one.keys if key not in alike))
+
+
 def find_sections(prefix: str) -> list[Section]:
     """The sections at or below `prefix` (all for ""), or the one with that single key.
 
     Raises RecipeError when there is none.
     """
-    everything = list(sections())
+    everything = list(shown_sections())
     wanted = tuple(prefix.split(".")) if prefix else ()
     found = [one for one in everything if one.place[: len(wanted)] == wanted]
     for one in everything if not found else ():

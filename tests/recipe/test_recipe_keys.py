@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from agentrl.cli.app import app
 from agentrl.core.errors import RecipeError
-from agentrl.recipe.keys import ABOUT, Key, Section, find_sections, sections
+from agentrl.recipe.keys import ABOUT, Key, Section, find_sections, sections, shown_sections
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 
@@ -31,7 +31,7 @@ The keys of an environment stand in `env` beside `id`; they are its constructor'
 
 
 def page() -> str:
-    return "\n".join([INTRO, *(table(section) for section in sections() if section.keys)])
+    return "\n".join([INTRO, *(table(section) for section in shown_sections() if section.keys)])
 
 
 def table(section: Section) -> str:
@@ -87,6 +87,17 @@ def test_the_command_shows_a_section_or_one_key() -> None:
     assert all(f"  {name}  " in whole for name in ABOUT)
     arpo = CliRunner().invoke(app, ["recipe", "keys", "sampler"]).stdout
     assert "sampler, type: chain (the default)\n" in arpo and "sampler, type: arpo\n" in arpo
+
+
+def test_what_all_types_have_alike_is_shown_once() -> None:
+    shown = CliRunner().invoke(app, ["recipe", "keys", "learner.loss.kl"]).stdout
+    assert shown.splitlines() == [
+        "learner.loss, type: ppo, cispo, sapo, logclip, dppo, quadratic, gvpo, vespo, reinforce",
+        "  learner.loss.kl  number ≥ 0, default 0.0",
+        "    weight of the penalty against the reference; 0.0: no reference",
+    ]
+    everything = {(one.place, key) for one in sections() for key in one.keys}
+    assert {(one.place, key) for one in shown_sections() for key in one.keys} == everything
 
 
 def test_a_key_that_is_none_gets_the_nearest_one() -> None:
