@@ -52,8 +52,11 @@ def rehearse(
     `table` goes on from there, and is changed; None begins with all words equally likely. It ends
     with the recipe's iterations or budget, or once the mean return has `reached` the level `until`.
     Everything that decides what is learned is the recipe's own: tasks, sampler, filters, credit,
-    loss, updates. Models, engines, Ray and the recipe's precision are left out.
+    loss, updates. Models, engines, Ray and the recipe's precision are left out, and its lag: the
+    engine's table is the learner's, which changes under what would be played meanwhile.
     """
+    in_turn = recipe.train.model_copy(update={"max_lag": 0})
+    recipe = recipe.model_copy(update={"train": in_turn})
     return asyncio.run(_rehearse(recipe, table, until))
 
 
