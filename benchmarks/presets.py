@@ -44,7 +44,7 @@ OWN: dict[str, dict[str, Any]] = {
         "train": {"overlong": {"length": 8, "buffer": 4, "penalty": 1.0}},
     },
     # Forgetting from the first iterations on, by a step that a table notices.
-    "eepo": {"sampler": {"entropy_below": 1.0, "rate": 1.0}},
+    "eepo": {"sampler": {"entropy_below": 9.0, "rate": 1.0}},
 }
 """What a preset leaves to the recipe."""
 
