@@ -26,12 +26,13 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("core.types", "store"),
     ),
     "algorithms": (
-        "Samplers, credit and the loss: what a recipe chooses between.",
+        "Samplers, credit, filters and the loss: what a recipe chooses between.",
         (
             *("rollout.player", "samplers.chain", "samplers.arpo", "samplers.tree"),
             *("credit.table", "credit.groups", "credit.grpo", "credit.arpo", "credit.tree_grpo"),
             *("credit.steps", "credit.turn_grpo"),
-            *("credit.aggregate", "learner.loss_settings", "learner.settings"),
+            *("credit.aggregate", "filters.scores"),
+            *("learner.kernels", "learner.loss_settings", "learner.settings"),
         ),
     ),
     "engines": ("What serves a policy.", ("engine.base", "engine.settings")),
@@ -43,8 +44,8 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "testing": (
-        "For tests of your own: the conformance kit and trees made by hand.",
-        ("testing.conformance", "testing.trees", "testing.tiny_task"),
+        "For tests of your own: the conformance kit, trees by hand, methods tried in seconds.",
+        ("testing.conformance", "testing.trees", "testing.tiny_task", "trainer.rehearsal"),
     ),
     "errors": ("What is raised, and when.", ("core.errors",)),
 }
