@@ -8,7 +8,6 @@ import numpy as np
 
 from agentrl.core.errors import ContractError
 from agentrl.core.types import Float64
-from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.nodes import (
     NodeCredit,
     counted_once,
@@ -69,21 +68,11 @@ class At2poCredit(NodeCredit):
         root = difference(nodes.value, nodes.root)
         return {"parent": parent, "root": root, "both": parent + root}[self.against]
 
-    def __call__(
-        self,
-        table: TurnTable,
-        row_weights: Float64,
-        *,
-        levels: Levels | None = None,
-        leaves: LeafAdvantages | None = None,
-    ) -> Credit:
-        """Credit of all turns; `row_weights` (L,) as from `aggregate.row_weights`."""
-        levels = levels or Levels.of(table)
-        leaves = leaves or self.compare(table, levels)
-        credit = super().__call__(table, row_weights, levels=levels, leaves=leaves)
+    def shared(self, table: TurnTable, levels: Levels, credit: Credit, trains: Bool) -> Credit:
+        """`credit` with each turn counted as `prefix_weighting` says."""
         if self.prefix_weighting == "leaf_sum":
             return credit
-        return counted_once(table, levels, credit, leaves.trains, drop_zero=False)
+        return counted_once(table, levels, credit, trains, drop_zero=False)
 
 
 def turn_uncertainty(table: TurnTable) -> Float64:

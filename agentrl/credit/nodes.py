@@ -126,11 +126,16 @@ class NodeCredit(GroupBaseline):
         leaves = leaves or self.compare(table, levels)
         advantage = self.advantages(table, levels, *self.values(table, levels))
         weight = subtree_sums(levels, at_leaves(table, leaves.trains * row_weights))
-        return Credit(
+        credit = Credit(
             positive=weight * np.maximum(advantage, 0.0),
             negative=weight * np.minimum(advantage, 0.0),
             weight=weight,
         )
+        return self.shared(table, levels, credit, leaves.trains)
+
+    def shared(self, table: TurnTable, levels: Levels, credit: Credit, trains: Bool) -> Credit:
+        """`credit` as it counts turns that several trajectories share: once for each of them."""
+        return credit
 
 
 def counted_once(

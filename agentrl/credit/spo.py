@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from agentrl.core.types import Float64
-from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.nodes import NodeCredit, counted_once, difference, node_values
 from agentrl.credit.subtree import Levels
 from agentrl.credit.table import Bool, Credit, TurnTable
@@ -39,16 +38,6 @@ class SpoCredit(NodeCredit):
         nodes = node_values(table, levels, values, counted, alike)
         return difference(nodes.value, nodes.above)
 
-    def __call__(
-        self,
-        table: TurnTable,
-        row_weights: Float64,
-        *,
-        levels: Levels | None = None,
-        leaves: LeafAdvantages | None = None,
-    ) -> Credit:
-        """Credit of all turns; `row_weights` (L,) as from `aggregate.row_weights`."""
-        levels = levels or Levels.of(table)
-        leaves = leaves or self.compare(table, levels)
-        credit = super().__call__(table, row_weights, levels=levels, leaves=leaves)
-        return counted_once(table, levels, credit, leaves.trains, drop_zero=True)
+    def shared(self, table: TurnTable, levels: Levels, credit: Credit, trains: Bool) -> Credit:
+        """`credit` with each turn counted once, and none that is worth 0."""
+        return counted_once(table, levels, credit, trains, drop_zero=True)

@@ -52,7 +52,8 @@ def test_a_shared_token_is_a_token_of_each_of_its_trajectories_by_hand():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-3, 3), min_size=2, max_size=7), st.floats(0, 2))
+# The smallest numbers that a float can hold have no halves: a mean with such weights is rounded.
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=7), st.just(0.0) | st.floats(1e-6, 2))
 def test_where_all_norms_are_equal_it_is_the_difference_from_the_mean(returns, norm):
     groups = [chains(returns)]
     table = weighed(groups, np.full(2 * len(returns), norm))
