@@ -9,7 +9,7 @@ import numpy as np
 from agentrl.core.types import Float64
 from agentrl.credit.groups import Grain, GroupBaseline, LeafAdvantages
 from agentrl.credit.grpo import soft_credit
-from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
+from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
 from agentrl.credit.table import Credit, TurnTable
 
 
@@ -58,8 +58,9 @@ class ArpoCredit(GroupBaseline):
         weight = leaves.trains * row_weights
         if self.attribution == "soft":
             return soft_credit(table, levels, leaves.advantage, weight)
-        # A correction may leave a trajectory the weight 0, which changes nobody's advantage.
-        trains = leaves.trains.astype(np.float64)
+        # Not by the weights: one that a correction made 0 changes nobody's advantage.
+        acts = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn] > 0
+        trains = (leaves.trains & acts).astype(np.float64)
         copies, advantage, total = (
             subtree_sums(levels, at_leaves(table, values))
             for values in (trains, trains * leaves.advantage, weight)
