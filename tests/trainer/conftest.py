@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,17 @@ def recipe_file(tmp_path: Path, small_policy: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "vowels.yaml"
     path.write_text(RECIPE.format(model=small_policy))
     return path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("ENGINE_BREAKER", str(tmp_path_factory.mktemp("arm") / "armed"))
+        # "local": never the cluster that somebody else has started on this machine.
+        ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
