@@ -82,4 +82,8 @@ def test_a_combination_that_cannot_work_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("overrides", GOOD, ids=lambda one: one[0][:30])
 def test_its_neighbours_that_work_load(overrides: list[str]) -> None:
-    load("grpo_search", ["sampler={type: chain, trajectories: 16}", *overrides])
+    recipe = load("grpo_search", ["sampler={type: chain, trajectories: 16}", *overrides])
+    written = recipe.model_dump()
+    for key in (one.partition("=")[0] for one in overrides):
+        section, _, name = key.partition(".")
+        assert written[section].get(name) if name else written[section]
