@@ -58,6 +58,18 @@ def pack_groups(
     return Batch(pack_rows(rows, pack_tokens), denominator)
 
 
+def pack_to_look(
+    groups: Sequence[Group], table: TurnTable, wanted: Float64, *, pack_tokens: int
+) -> tuple[Row, ...]:
+    """Rows that ask the learner about turns (`wanted` (K,) above 0) and would train nothing.
+
+    As `pack_groups`, with every wanted token in one row and credit of 0.
+    """
+    nothing = np.zeros(len(wanted))
+    credit = Credit(nothing, nothing, wanted)
+    return pack_groups(groups, table, credit, denominator=1.0, pack_tokens=pack_tokens).rows
+
+
 def split_groups(groups: Sequence[Group], trains: Bool, *, n: int) -> list[Int64]:
     """Indices of `groups` in at most `n` parts for as many steps, equal in number within one.
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from agentrl.core.types import Group
-from agentrl.credit.table import Credit, TurnTable
+from agentrl.credit.table import TurnTable
 from agentrl.learner.base import PolicyLearner
-from agentrl.learner.packing import pack_groups
+from agentrl.learner.packing import pack_to_look
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.deadline import all_of
 from agentrl.samplers.eepo import EepoSampler
@@ -68,15 +68,8 @@ class Forgetting:
 
     def _forget(self, halves: Sequence[Group]) -> None:
         table = TurnTable.of(halves)
-        nothing, every = np.zeros(len(table.parent)), np.ones(len(table.parent))
-        batch = pack_groups(
-            halves,
-            table,
-            Credit(nothing, nothing, every),
-            denominator=1.0,
-            pack_tokens=self.pack_tokens,
-        )
-        self.learner.forget(batch.rows, rate=self.sampler.rate)
+        rows = pack_to_look(halves, table, np.ones(len(table.parent)), pack_tokens=self.pack_tokens)
+        self.learner.forget(rows, rate=self.sampler.rate)
 
 
 async def _rest(halves: Sequence[Group], jobs: Mapping[str, Job], play: Play) -> list[Group]:

@@ -18,14 +18,14 @@ from agentrl.core.errors import ContractError
 from agentrl.core.types import Float32, Float64, Group
 from agentrl.credit import AnyCredit
 from agentrl.credit.subtree import Levels, path_sums
-from agentrl.credit.table import Bool, Credit, TurnTable
+from agentrl.credit.table import Bool, TurnTable
 from agentrl.learner.base import PolicyLearner
 from agentrl.learner.batch import Row, gather, scatter
 from agentrl.learner.correction import Apart, correct, correction_metrics, looked_at
 from agentrl.learner.entropy_control import OfCovariances, OfEntropies, Seen
 from agentrl.learner.kl_reward import k1_of_turns
 from agentrl.learner.loss_settings import PpoLoss
-from agentrl.learner.packing import pack_groups
+from agentrl.learner.packing import pack_to_look
 from agentrl.learner.settings import LearnerSettings
 from agentrl.trainer.batches import Credited, TrainingStep
 
@@ -162,16 +162,9 @@ class SecondLook:
         evaluate: Callable[[Sequence[Row]], list[Float32]],
     ) -> Float64:
         """What `evaluate` says (N,) of the tokens on the paths of `leaves` (L,); NaN elsewhere."""
-        ones = looked_at(table, leaves).astype(np.float64)
-        batch = pack_groups(
-            groups,
-            table,
-            Credit(np.zeros_like(ones), np.zeros_like(ones), ones),
-            denominator=1.0,
-            pack_tokens=self.settings.pack_tokens,
-        )
-        tokens = int(table.tokens.sum())
-        return gather(batch.rows, evaluate(batch.rows), tokens)
+        wanted = looked_at(table, leaves).astype(np.float64)
+        rows = pack_to_look(groups, table, wanted, pack_tokens=self.settings.pack_tokens)
+        return gather(rows, evaluate(rows), int(table.tokens.sum()))
 
 
 def weighed(credited: Credited, control: OfEntropies) -> Credited:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from agentrl.core.types import Float64, Group, TrajectoryTree, Turn
-from agentrl.credit.subtree import Levels, at_leaves, subtree_sums
-from agentrl.credit.table import Bool, Credit, TurnTable
+from agentrl.credit.table import Bool, TurnTable
 from agentrl.credit.values import ValueBaseline, ValueTargets
 from agentrl.learner.base import PolicyLearner
 from agentrl.learner.batch import gather, with_values
-from agentrl.learner.packing import pack_groups
+from agentrl.learner.correction import looked_at
+from agentrl.learner.packing import pack_to_look
 from agentrl.trainer.batches import Credited, TrainingStep
 
 
@@ -35,16 +35,9 @@ def valued(
     probed = [_with_probes(group) for group in groups]
     whole = TurnTable.of([one.group for one in probed])
     probe = np.concatenate([np.zeros(0, np.bool_), *(one.probe for one in probed)])
-    reached = subtree_sums(Levels.of(whole), at_leaves(whole, np.ones(len(whole.leaf_turn)))) > 0
-    nothing = np.zeros(len(reached))
-    batch = pack_groups(
-        [one.group for one in probed],
-        whole,
-        Credit(nothing, nothing, reached.astype(np.float64)),
-        denominator=1.0,
-        pack_tokens=pack_tokens,
-    )
-    values = gather(batch.rows, learner.values(batch.rows), int(whole.tokens.sum()))
+    wanted = looked_at(whole, np.ones(len(whole.leaf_turn), np.bool_)).astype(np.float64)
+    rows = pack_to_look([one.group for one in probed], whole, wanted, pack_tokens=pack_tokens)
+    values = gather(rows, learner.values(rows), int(whole.tokens.sum()))
     of_probe = np.repeat(probe, whole.tokens)
     # Every tree keeps its turns and leaves in their order, so both parts are in that of `table`.
     bootstrap = np.zeros(len(table.leaf_turn))

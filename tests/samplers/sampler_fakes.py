@@ -149,3 +149,20 @@ class Blocking:
             if self.left == 0:
                 self.reached.set()
             await asyncio.sleep(3600)
+
+
+async def check_cancelling_closes(sampler: AnySampler, *, lines: int, forks: int) -> None:
+    """Cancels `sampler` while `lines` lines act; all `forks` environments are closed then."""
+    envs = []
+
+    class Watched(CountEnv):
+        async def fork(self) -> Watched:
+            twin = await super().fork()
+            twin.closed = 0
+            envs.append(twin)
+            return twin
+
+    block = Blocking(2, lines=lines)
+    setting = stage(RuleEngine(by_turn([1.0, 2.0, 3.0])), lambda: Watched(on_step=block))
+    await cancel_while_sampling(sampler, setting, after=block.reached)
+    assert len(envs) == forks and all(env.closed for env in envs)

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
-from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine, stage
+from rollout_fakes import CountEnv, ReplayCountEnv, RuleEngine
 from sampler_fakes import (
-    Blocking,
     PaidEnv,
     by_turn,
-    cancel_while_sampling,
+    check_cancelling_closes,
     check_no_timing_matters,
     completion,
     in_turn,
@@ -140,17 +139,4 @@ async def test_a_failure_takes_its_own_line_only():
 
 
 async def test_cancelling_closes_every_environment():
-    envs = []
-
-    class Watched(CountEnv):
-        async def fork(self):
-            twin = await super().fork()
-            twin.closed = 0
-            envs.append(twin)
-            return twin
-
-    block = Blocking(2, lines=4)
-
-    setting = stage(RuleEngine(by_turn([1.0, 2.0, 3.0])), lambda: Watched(on_step=block))
-    await cancel_while_sampling(always(6, 2), setting, after=block.reached)
-    assert len(envs) == 2 and all(env.closed for env in envs)
+    await check_cancelling_closes(always(6, 2), lines=4, forks=2)
