@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pytest
+from credit_fakes import chain, stated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,18 +17,6 @@ from agentrl.core.types import ROOT, Group, StopReason
 from agentrl.credit import GigpoCredit, GrpoCredit, TurnTable, assign, row_weights
 from agentrl.credit.anchors import similar_states
 from agentrl.testing.trees import random_groups, tree_of
-
-
-def chain(rewards, states):
-    """A chain whose steps are paid and stood as given; "" is a state that is not known."""
-    parents = [ROOT, *range(len(rewards) - 1)]
-    return stated(tree_of(parents, dict(enumerate(rewards))), states)
-
-
-def stated(tree, states):
-    for node, state in enumerate(states):
-        tree.turns[node] = dataclasses.replace(tree.turns[node], state_key=state)
-    return tree
 
 
 def worth(group, **given):

@@ -6,6 +6,7 @@ from statistics import fmean, pstdev
 
 import numpy as np
 import pytest
+from credit_fakes import chain, stated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,17 +14,6 @@ from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason
 from agentrl.credit import GigpoCredit, GrpoCredit, HgpoCredit, TurnTable, assign, row_weights
 from agentrl.testing.trees import chains, random_groups, tree_of
-
-
-def chain(rewards, states):
-    parents = [ROOT, *range(len(rewards) - 1)]
-    return stated(tree_of(parents, dict(enumerate(rewards))), states)
-
-
-def stated(tree, states):
-    for node, state in enumerate(states):
-        tree.turns[node] = dataclasses.replace(tree.turns[node], state_key=state)
-    return tree
 
 
 def worth(group, **given):
