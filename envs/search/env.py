@@ -34,7 +34,7 @@ from .structure import boxed, valid_structure
 
 Retrieval: TypeAlias = Literal["bm25", "dense", "hybrid"]
 
-COMPONENTS = ("em", "f1", "gaia", "format")
+COMPONENTS = ("em", "f1", "gaia", "format", "found")
 _SEARCH_SECONDS = 120.0
 _HASTY = 0.4
 """The chance that the scripted expert answers too early, at each search but the last."""
@@ -68,7 +68,9 @@ class SearchEnv(ToolEnv):
     Reward: at the end, the sum over `rewards` of weight times component: `em` exact match, `f1`
     token F1 with HotpotQA's rule and `gaia` GAIA's own match, each best over the accepted answers,
     and `format` 1.0 if all actions were well formed (`valid_structure`). No answer scores 0.0 in
-    all of them. The metrics hold all components unweighted, `cover_em` and `searches`.
+    all of them. `found` is paid at the search that shows supporting passages of the question for
+    the first time: their share of all of its (a turn's own reward, as in MT-GRPO,
+    arXiv:2505.11821). The metrics hold all components unweighted, `cover_em` and `searches`.
     Ends: terminated by an answer; truncated after `max_turns` actions.
     Forks: by copying.
 
@@ -117,6 +119,7 @@ class SearchEnv(ToolEnv):
         )
         # Replaced and never changed in place, so that forks may share it.
         self._actions: tuple[str, ...] = ()
+        self._shown: frozenset[str] = frozenset()
         self._metrics: Mapping[str, float] = {}
 
     @property
@@ -143,25 +146,34 @@ class SearchEnv(ToolEnv):
             query: A few words that the passage holds.
         """
         hits = await self.retriever.search(query, self.topk)
+        self._shown |= {hit.id for hit in hits}
         return told(hits, style=self.result_style, max_chars=self.max_result_chars)
 
     def tasks(self, split: str) -> Sequence[Task]:
         """One task for each question of `split` that has one of the wanted numbers of hops.
 
         Raises:
-            DataError: the split has questions, but none with these numbers of hops.
+            DataError: the split has questions, but none with these numbers of hops; or `found` is
+                paid and a question does not say what supports it.
         """
         questions = self.questions(split)
         kept = [one for one in questions if self.hops is None or one.hops in self.hops]
         if questions and not kept:
             found = sorted({one.hops for one in questions})
             raise DataError(f"no {split} question has hops {self.hops}: there are {found}")
+        bare = next((one.id for one in kept if not one.support), None)
+        if self.rewards.get("found") and bare is not None:
+            raise DataError(
+                f"rewards pay for what is found, but question {bare!r} of split {split} names no "
+                "supporting passages: give each a `support`, or leave `found` out"
+            )
         return [_task(question) for question in kept]
 
     async def begin(self, task: Task, *, seed: int) -> None:
         """Load the index, where it is not loaded yet."""
         await self.retriever.start()
         self._actions = ()
+        self._shown = frozenset()
         self._metrics = {}
 
     def prompt(self, task: Task) -> Observation | str:
@@ -171,10 +183,24 @@ class SearchEnv(ToolEnv):
     async def step(self, action: str) -> StepResult:
         """Search, or score the answer."""
         self._actions += (action,)
+        before = self._found
         result = await super().step(action)
-        if not (result.terminated or result.truncated):
+        if result.terminated or result.truncated:
+            return result._replace(info=replace(result.info, metrics=self._metrics))
+        paid = self.rewards.get("found", 0.0) * (self._found - before)
+        if not paid:
             return result
-        return result._replace(info=replace(result.info, metrics=self._metrics))
+        return result._replace(reward=paid, info=replace(result.info, rewards={"found": paid}))
+
+    @property
+    def _found(self) -> float:
+        """The share of the question's supporting passages that searches have shown so far."""
+        support = frozenset() if self._task is None else self.supporting(self._task)
+        return len(support & self._shown) / len(support) if support else 0.0
+
+    def supporting(self, task: Task) -> frozenset[str]:
+        """The ids of the passages that searches should show; empty where that is not known."""
+        return frozenset(task.data["support"])
 
     def answer_of(self, action: str) -> str | None:
         """The answer that the format reads in `action`, without the sentence around ARPO's box."""
@@ -193,7 +219,13 @@ class SearchEnv(ToolEnv):
         as_asked = answer is not None and (self.prompt_style != "arpo" or boxed(answer) is not None)
         values["format"] = float(as_asked and self._well_formed())
         self._metrics = {**values, "searches": float(self.tool_calls)}
-        return {name: weight * values[name] for name, weight in self.rewards.items() if weight}
+        if self.supporting(task):
+            self._metrics = {**self._metrics, "found": self._found}
+        return {
+            name: weight * values[name]
+            for name, weight in self.rewards.items()
+            if weight and name != "found"  # paid where it was found
+        }
 
     def gold_action(self, task: Task, turn: int) -> str | None:
         """A search that finds each passage in turn, as far as turns allow; then the answer."""

@@ -49,6 +49,11 @@ class WebSearchEnv(SearchEnv):
         settings.setdefault("max_turns", 10)
         settings.setdefault("max_result_chars", 4000)
         super().__init__(**settings)
+        if self.rewards.get("found"):
+            raise RecipeError(
+                "search/web cannot pay for what is `found`: nobody knows which pages of the web "
+                "support an answer; leave it out of rewards"
+            )
         if search is None and (train or eval or fetch is not None):
             raise RecipeError(
                 "search/web without `search` is a made-up web that has its own questions: give "
@@ -86,6 +91,10 @@ class WebSearchEnv(SearchEnv):
         if self.search_settings is None:
             return sample.questions(split)
         return questions_of(self.files.get(split, ""), split)
+
+    def supporting(self, task: Task) -> frozenset[str]:
+        """Not known: a search shows addresses."""
+        return frozenset()
 
     def gold_action(self, task: Task, turn: int) -> str | None:
         """In the made-up web: search for the first page, then read page after page, then answer.

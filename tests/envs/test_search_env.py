@@ -62,8 +62,13 @@ async def start(env: CorpusSearchEnv, number: int = 0) -> Task:
     return task
 
 
-def measured(em: float, *, format: float, searches: float, gaia: float | None = None):
-    """Metrics of an answer that matches wholly or not at all; `gaia` where it differs."""
+def measured(
+    em: float, *, format: float, searches: float, found: float = 0.5, gaia: float | None = None
+):
+    """Metrics of an answer that matches wholly or not at all; `gaia` where it differs.
+
+    Most episodes here find the first of two supporting passages.
+    """
     return {
         "em": em,
         "f1": em,
@@ -71,6 +76,7 @@ def measured(em: float, *, format: float, searches: float, gaia: float | None = 
         "gaia": em if gaia is None else gaia,
         "format": format,
         "searches": searches,
+        "found": found,
     }
 
 
@@ -144,12 +150,36 @@ async def test_reward_components_are_kept_apart_and_weighted(files) -> None:
     assert verdict.info.metrics["f1"] == 0.0
 
 
+async def test_what_supports_the_answer_is_paid_where_it_is_found_first(files) -> None:
+    env = CorpusSearchEnv(**files, topk=1, rewards={"em": 1.0, "found": 0.5})
+    await start(env)
+    # One of two passages: 0.5 / 2. The same again pays nothing, nor does one that supports nothing.
+    first = await env.step("<search>solaris</search>")
+    assert (first.reward, first.info.rewards) == (0.25, {"found": 0.25})
+    twin = await env.fork()
+    for query in ("solaris", "stalker"):
+        again = await env.step(f"<search>{query}</search>")
+        assert (again.reward, again.info.rewards) == (0.0, {})
+    assert (await twin.step("<search>zavrazhye</search>")).reward == 0.25
+    ends = [await one.step("<answer>Zavrazhye</answer>") for one in (env, twin)]
+    assert [one.info.rewards for one in ends] == [{"em": 1.0}, {"em": 1.0}]
+    assert [one.info.metrics["found"] for one in ends] == [0.5, 1.0]
+
+
+def test_pay_for_what_is_found_needs_questions_that_say_what_supports_them(files) -> None:
+    bare = [{"id": "q3", "question": "Who?", "answers": ["x"]}]
+    Path(files["train"]).write_text(json.dumps(bare[0]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="question 'q3' of split train names no supporting"):
+        CorpusSearchEnv(**files, rewards={"em": 1.0, "found": 0.5}).tasks("train")
+    assert CorpusSearchEnv(**files).tasks("train")
+
+
 async def test_no_answer_in_time_scores_nothing(files) -> None:
     env = CorpusSearchEnv(**files, max_turns=1, rewards={"em": 1.0, "format": 1.0})
     await start(env)
     end = await env.step("<search>solaris</search>")
     assert (end.reward, end.terminated, end.truncated) == (0.0, False, True)
-    assert end.info.metrics == measured(0.0, format=0.0, searches=0.0)
+    assert end.info.metrics == measured(0.0, format=0.0, searches=0.0, found=0.0)
 
 
 async def test_a_fork_leaves_the_original_alone(env: CorpusSearchEnv) -> None:
@@ -164,7 +194,7 @@ async def test_a_fork_leaves_the_original_alone(env: CorpusSearchEnv) -> None:
     assert twin.retriever is env.retriever
     await start(env)
     again = await env.step("<answer>Zavrazhye</answer>")
-    assert again.info.metrics == measured(1.0, format=1.0, searches=0.0)
+    assert again.info.metrics == measured(1.0, format=1.0, searches=0.0, found=0.0)
 
 
 @pytest.mark.parametrize("prompt", ["plain", "search_r1", "tree_grpo", "arpo"])
@@ -238,7 +268,7 @@ SETTINGS_MISTAKES = {
     "index alone": ({"retriever": "http://x", "index": "i"}, "keeps the index of a corpus"),
     "component": (
         {"corpus": "c", "rewards": {"exact": 1.0}},
-        "rewards has no component 'exact'. Known: em, f1, gaia, format.",
+        "rewards has no component 'exact'. Known: em, f1, gaia, format, found.",
     ),
     "no reward": ({"corpus": "c", "rewards": {"em": 0.0}}, "gives every component the weight 0"),
     "style": ({"corpus": "c", "result_style": "pretty"}, "env 'search/corpus': result_style:"),

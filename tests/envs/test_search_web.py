@@ -100,6 +100,8 @@ def test_settings_that_cannot_work_are_refused():
         make_env("search/web", eval="x.jsonl")
     with pytest.raises(RecipeError, match="search"):
         make_env("search/web", search={"provider": "altavista"})
+    with pytest.raises(RecipeError, match="cannot pay for what is `found`"):
+        make_env("search/web", rewards={"found": 1.0})
 
 
 def test_a_web_env_serves_one_event_loop_after_another():
