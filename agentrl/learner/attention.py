@@ -84,7 +84,9 @@ def _joined(spans: Sequence[slice]) -> tuple[slice, ...]:
 class _TreeAttention(torch.autograd.Function):
     """Attention by blocks, whose gathered keys and values are not kept but gathered again.
 
-    Kept, they would be as many as in rows of whole trajectories, which is what a tree saves.
+    Kept, they would be as many as in rows of whole trajectories, which is what a tree saves. The
+    output and the logarithms of its divisors are kept, so that nothing is computed again but the
+    copies. They are what only PyTorch's own operators behind `scaled_dot_product_attention` give.
     """
 
     @staticmethod
@@ -96,28 +98,48 @@ class _TreeAttention(torch.autograd.Function):
         layout: Layout,
         scaling: float | None,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        ctx.layout, ctx.scaling = layout, scaling  # type: ignore[attr-defined]
         output = torch.empty_like(query)
+        divisors = []
         for block in _blocks(layout):
-            output[:, :, block.queries] = _attend(_gathered(block, query, key, value), scaling)
+            inputs = _gathered(block, query, key, value)
+            mask = _mask(inputs)
+            output[:, :, block.queries], divisor = _FORWARD(
+                *inputs, is_causal=mask is None, attn_mask=mask, scale=scaling
+            )
+            divisors.append(divisor)
+        ctx.save_for_backward(query, key, value, output, *divisors)
+        ctx.layout, ctx.scaling = layout, scaling  # type: ignore[attr-defined]
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors  # type: ignore[attr-defined]
+        query, key, value, output, *divisors = ctx.saved_tensors  # type: ignore[attr-defined]
         totals = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for block in _blocks(ctx.layout):  # type: ignore[attr-defined]
-            with torch.enable_grad():
-                inputs = [x.detach().requires_grad_() for x in _gathered(block, query, key, value)]
-                output = _attend(inputs, ctx.scaling)  # type: ignore[attr-defined]
-            here = torch.autograd.grad(output, inputs, upstream[:, :, block.queries])
-            totals[0][:, :, block.queries] = here[0]
+        blocks = _blocks(ctx.layout)  # type: ignore[attr-defined]
+        for block, divisor in zip(blocks, divisors, strict=True):
+            inputs = _gathered(block, query, key, value)
+            mask = _mask(inputs)
+            ours = block.queries
+            here = _BACKWARD(
+                upstream[:, :, ours],
+                *inputs,
+                output[:, :, ours],
+                divisor,
+                0.0,
+                mask is None,
+                attn_mask=mask,
+                scale=ctx.scaling,  # type: ignore[attr-defined]
+            )
+            totals[0][:, :, ours] = here[0]
             for total, gradient in zip(totals[1:], here[1:], strict=True):
                 for span, part in _parts(block.spans, gradient):
                     total[:, :, span] += part
         return (*totals, None, None)
+
+
+_FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def _gathered(block: _Block, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
@@ -140,16 +162,22 @@ def _parts(spans: Sequence[slice], gathered: Tensor) -> Iterator[tuple[slice, Te
 def _attend(inputs: Sequence[Tensor], scaling: float | None) -> Tensor:
     """Attention of queries, keys, values, where the queries are the last of the keys' tokens."""
     query, key, value = inputs
-    queries, keys = query.shape[2], key.shape[2]
+    mask = _mask(inputs)
     grouped = query.shape[1] != key.shape[1]
-    mask = None
-    if queries != keys:
-        # Both ends of a causal mask are those of any larger one.
-        whole = _causal(1 << (keys - 1).bit_length(), query.dtype, query.device)
-        mask = whole[-queries:, -keys:]
     return F.scaled_dot_product_attention(
         query, key, value, mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
     )
+
+
+def _mask(inputs: Sequence[Tensor]) -> Tensor | None:
+    """Which keys each of the last queries sees; None where it is the plain causal one."""
+    query, key, _ = inputs
+    queries, keys = query.shape[2], key.shape[2]
+    if queries == keys:
+        return None
+    # Both ends of a causal mask are those of any larger one.
+    whole = _causal(1 << (keys - 1).bit_length(), query.dtype, query.device)
+    return whole[-queries:, -keys:]
 
 
 @lru_cache(maxsize=4)
