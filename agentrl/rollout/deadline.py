@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -14,12 +14,20 @@ class OverdueError(Exception):
     """The deadline passed; unlike `TimeoutError`, never raised by the work itself."""
 
 
-async def within(work: Coroutine[object, object, T], seconds: float) -> T:
+async def within(
+    work: Coroutine[object, object, T],
+    seconds: float,
+    *,
+    late: Callable[[T], object] | None = None,
+) -> T:
     """What `work` returns; raises `OverdueError` after `seconds`.
 
     Late work is cancelled and abandoned: it is not waited for, so work that swallows its
     cancellation, or cleans up for ever, holds up nobody. Work that blocks the event loop itself
     (synchronous code) cannot be interrupted from inside the process.
+
+    `late` gets what `work` returns to nobody: after the deadline, or when the caller is cancelled,
+    even in the moment in which it returns.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
@@ -30,33 +38,12 @@ async def within(work: Coroutine[object, object, T], seconds: float) -> T:
     try:
         await waiter
     except asyncio.CancelledError:
-        abandon(task)
+        _abandon(task, late)
         raise
     finally:
         timer.cancel()
     if not task.done():
-        abandon(task)
-        raise OverdueError
-    if task.cancelled():
-        raise RuntimeError("cancelled itself")
-    return task.result()
-
-
-async def to_its_end(work: Coroutine[object, object, T], seconds: float) -> T:
-    """As `within`, but cancellations are heard only when `work` is over: for cleaning up."""
-    loop = asyncio.get_running_loop()
-    task, end = loop.create_task(work), loop.time() + seconds
-    heard: asyncio.CancelledError | None = None
-    while not task.done() and (left := end - loop.time()) > 0.0:
-        try:
-            await asyncio.wait([task], timeout=left)
-        except asyncio.CancelledError as error:
-            heard = error
-    over = task.done()
-    abandon(task)
-    if heard is not None:
-        raise heard
-    if not over:
+        _abandon(task, late)
         raise OverdueError
     if task.cancelled():
         raise RuntimeError("cancelled itself")
@@ -68,16 +55,19 @@ def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
         waiter.set_result(None)
 
 
-def abandon(task: asyncio.Future[T]) -> None:
-    """Cancel `task` and forget it."""
-    task.cancel()
-    task.add_done_callback(_forget)
+def _abandon(task: asyncio.Future[T], late: Callable[[T], object] | None) -> None:
+    """Cancel `task` and forget it, but for what it returns."""
+    if task.done():
+        _hand_over(late, task)
+    else:
+        task.cancel()
+        task.add_done_callback(partial(_hand_over, late))
 
 
-def _forget(task: asyncio.Future[T]) -> None:
-    """Take the exception of an abandoned task, which nobody else will."""
-    if not task.cancelled():
-        task.exception()
+def _hand_over(late: Callable[[T], object] | None, task: asyncio.Future[T]) -> None:
+    """Take what became of an abandoned task, which nobody else will."""
+    if not task.cancelled() and task.exception() is None and late is not None:
+        late(task.result())
 
 
 async def all_of(works: Iterable[Coroutine[object, object, T]]) -> list[T]:
@@ -98,7 +88,7 @@ async def all_of(works: Iterable[Coroutine[object, object, T]]) -> list[T]:
 async def all_ended(tasks: Collection[asyncio.Future[T]]) -> None:
     """Wait until `tasks` have ended, however; cancellations are heard only then."""
     for task in tasks:
-        task.add_done_callback(_forget)
+        task.add_done_callback(partial(_hand_over, None))
     heard: asyncio.CancelledError | None = None
     while not all(task.done() for task in tasks):
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from time import monotonic
@@ -23,8 +22,9 @@ from agentrl.core.types import (
     Turn,
 )
 from agentrl.engine.base import Completion, Paced, Sampling
+from agentrl.rollout.closing import Closing
 from agentrl.rollout.context import Context
-from agentrl.rollout.deadline import OverdueError, to_its_end, within
+from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.render import StopRule
 from agentrl.rollout.seeds import derive
 from agentrl.rollout.stage import (
@@ -37,13 +37,11 @@ from agentrl.rollout.stage import (
 )
 
 T = TypeVar("T")
-Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "close", "idle"]
+Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "idle"]
 
 _AT_ONCE = nullcontext()
 _NO_TOKENS = np.zeros(0, np.int32)
 _NOTHING: dict[str, float] = {}  # one for all turns: most have neither components nor metrics
-
-log = logging.getLogger(__name__)
 
 
 class LiveEpisode:
@@ -73,6 +71,7 @@ class LiveEpisode:
         self.phase: Phase = "waiting"
         self.phase_since = monotonic()
         self._env: Env | None = None
+        self._closing = Closing(stage.limits.close_seconds)
         self._stop = StopRule((), ())
         self._state_key = ROOT_STATE
         self._context = Context(_NO_TOKENS)
@@ -91,7 +90,7 @@ class LiveEpisode:
             await self._mended(self._enter)
         except PhaseError as error:
             self._end(error.reason, str(error))
-        except asyncio.CancelledError:
+        except BaseException:  # nobody has it yet who could close it
             await self.close()
             raise
         return self
@@ -156,17 +155,16 @@ class LiveEpisode:
         twin.tree, twin.node, twin.spent = self.tree, self.node, self.spent.copy()
         twin._stop, twin._state_key = self._stop, self._state_key
         twin._context, twin._expected = self._context.copy(), self._expected
-        twin._tokens = self._tokens
-        twin._is_branch = True
+        twin._tokens, twin._is_branch = self._tokens, True
         env = self._env
-        unbuilt = env is None and self._is_branch
-        if self.stop_reason is not None or (env is None and not unbuilt):
+        if self.stop_reason is not None or (env is None and not self._is_branch):
             raise ContractError("only a live line that has started can be forked")
         if env is not None and env.forkable == "no":
             raise ContractError(f"{type(env).__name__} has forkable = 'no'; it cannot branch")
         if env is not None and env.forkable == "copy":
             try:
-                twin._env = await self._phase("fork", env.fork(), self.stage.limits.reset_seconds)
+                seconds, late = self.stage.limits.reset_seconds, self._closing.begin
+                twin._env = await self._phase("fork", env.fork(), seconds, late=late)
             except PhaseError as error:
                 if not error.reason.is_failure or twin._retries_left == 0:
                     twin._end(error.reason, str(error))
@@ -177,20 +175,14 @@ class LiveEpisode:
         return twin
 
     async def close(self) -> None:
-        """Free environment and slot; a line that is still alive ends as cancelled."""
+        """Free the environment, then the slot; a line that is still alive ends as cancelled."""
         if self.stop_reason is None:
             unplayed = self._is_branch and not self.added
             self._end(StopReason.CANCELLED, "" if unplayed else "closed before its end")
-        env, self._env = self._env, None
-        self._free_slot()
-        if env is not None:
-            await self._close_env(env)
-
-    async def _close_env(self, env: Env) -> None:
         try:
-            await to_its_end(env.close(), self.stage.limits.close_seconds)
-        except Exception as error:  # the episode is over: nothing is lost but the resource
-            log.warning("%s did not close: %r", type(env).__name__, error)
+            await self._drop_env()
+        finally:
+            self._free_slot()
 
     # Slots
 
@@ -208,12 +200,19 @@ class LiveEpisode:
 
     # Phases
 
-    async def _phase(self, phase: Phase, work: Coroutine[object, object, T], limit: float) -> T:
+    async def _phase(
+        self,
+        phase: Phase,
+        work: Coroutine[object, object, T],
+        limit: float,
+        *,
+        late: Callable[[T], object] | None = None,
+    ) -> T:
         """`work` under its deadline and the episode's; whatever goes wrong is a `PhaseError`."""
         left = self.stage.limits.episode_seconds - self.spent.seconds
         self.phase, self.phase_since = phase, monotonic()
         try:
-            return await within(work, max(min(limit, left), 0.0))
+            return await within(work, max(min(limit, left), 0.0), late=late)
         except OverdueError:
             taken = monotonic() - self.phase_since
             if taken >= left:
@@ -373,7 +372,8 @@ class LiveEpisode:
     async def _drop_env(self) -> None:
         env, self._env = self._env, None
         if env is not None:
-            await self._close_env(env)
+            self._closing.begin(env)
+        await self._closing.ended()
 
     def _restart_from_root(self, completion: Completion, error: PhaseError, began: float) -> None:
         """Leave the broken path as a failed leaf; the line goes on at the root."""

@@ -53,17 +53,19 @@ class Episode(Protocol):
     async def fork(self) -> Self:
         """A second live line from `node`, in the same tree.
 
-        Never raises for an environment that cannot be copied: the new line has then ended.
+        Never raises for an environment that cannot be copied: the new line has then ended. It is
+        the caller's to close as soon as it is returned. Where the call is cancelled, whatever was
+        copied meanwhile stays this line's, whose `close` ends it.
         """
         ...
 
     async def close(self) -> None:
-        """Free the environment."""
+        """Free the environment; over when that is done, or given up at its deadline."""
         ...
 
 
 StartEpisode = Callable[[Task, int], Awaitable[Episode]]
-"""(task, seed) -> a new tree with a live episode at its root."""
+"""(task, seed) -> a new tree with a live episode at its root, the caller's to close."""
 
 
 class Sampler(Protocol):

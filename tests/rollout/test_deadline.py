@@ -9,7 +9,7 @@ from rollout_fakes import CountEnv, RuleEngine, stage
 
 from agentrl.core.env import StepResult
 from agentrl.core.types import Task
-from agentrl.rollout.deadline import OverdueError, all_of, to_its_end
+from agentrl.rollout.deadline import OverdueError, all_of, within
 from agentrl.rollout.episode import LiveEpisode
 from agentrl.samplers import ChainSampler
 
@@ -51,34 +51,34 @@ async def test_the_first_error_cancels_the_others_once_and_waits_for_them() -> N
     assert cleaned == [0, 1, 2]
 
 
-async def test_cleaning_up_goes_on_when_it_is_cancelled_and_is_given_up_at_its_deadline() -> None:
-    cleaned = []
+async def test_what_comes_after_the_deadline_or_to_nobody_is_handed_over_once() -> None:
+    late: list[str] = []
 
-    async def clean(seconds: float) -> str:
-        await asyncio.sleep(seconds)
-        cleaned.append(seconds)
-        return "clean"
+    async def stubborn(said: str) -> str:
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            return f"{said}, late"
+        return said
 
-    assert await to_its_end(clean(0.0), 60.0) == "clean"
-    cleaning = asyncio.ensure_future(to_its_end(clean(0.02), 60.0))
-    await asyncio.sleep(0.001)
-    cleaning.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await cleaning
-    assert cleaned == [0.0, 0.02]
-    endless = asyncio.ensure_future(to_its_end(clean(3600.0), 0.02))
-    await asyncio.sleep(0.001)
-    endless.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(endless, 60.0)
     with pytest.raises(OverdueError):
-        await to_its_end(clean(3600.0), 0.001)
+        await within(stubborn("a"), 0.001, late=late.append)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert late == ["a, late"]
+    assert await within(stubborn("b"), 60.0, late=late.append) == "b"
 
-    async def odd() -> None:
-        raise asyncio.CancelledError
+    async def at_once() -> str:
+        return "c"
 
-    with pytest.raises(RuntimeError, match="cancelled itself"):
-        await to_its_end(odd(), 60.0)
+    # It has returned, and whoever waits for it has not heard of it yet.
+    waiting = asyncio.ensure_future(within(at_once(), 60.0, late=late.append))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert late == ["a, late", "c"]
 
 
 @pytest.mark.parametrize("after", [0.02, 0.05])
