@@ -1,7 +1,8 @@
 """The block mask of a tree, and FlexAttention under it: equal to attention by segments.
 
 The kernel needs a GPU. Without one the same mask goes through PyTorch's eager form of it, which
-also has a backward that the library refuses on a CPU only at its front door.
+also has a backward that the library refuses on a CPU only at its front door; and, forward only,
+through the kernel compiled for the CPU.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import flex_attention
 
+from agentrl.learner import flex
 from agentrl.learner.attention import attend_segments
 from agentrl.learner.batch import Layout
 from agentrl.learner.flex import BLOCK, attend_flex, block_mask, last_below
@@ -96,6 +98,28 @@ def test_output_and_gradients_are_those_of_attention_by_segments(heads, monkeypa
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_the_compiled_kernel_is_one_for_all_trees_and_right(monkeypatch):
+    # Compiled for this CPU, which knows its forward pass only; a GPU has one for both.
+    torch.manual_seed(0)
+    compiled = torch.compile(flex_attention.flex_attention, dynamic=True, fullgraph=True)
+    monkeypatch.setattr(flex, "flex_attention", compiled)
+    torch._dynamo.utils.counters.clear()
+    for layout in (
+        Layout((130, 3, 40, 2, 129, 7), (-1, 0, 1, 1, 0, -1)),
+        Layout((10, 700, 3, 5), (-1, 0, 1, 1)),
+        Layout((128, 128), (-1, 0)),
+    ):
+        tokens = sum(layout.lengths)
+        inputs = [torch.randn(1, heads, tokens, 32) for heads in (4, 2, 2)]
+        with torch.no_grad():
+            found = attend_flex(*inputs, layout, 0.3)
+        module = torch.nn.Module()
+        expected = attend_segments(module, *inputs, None, scaling=0.3, layout=layout)[0]
+        torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.gpu
