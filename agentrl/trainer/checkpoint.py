@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: written beside the old one, sealed, then renamed.
 
-A kill at any moment leaves either the finished folder or a `.tmp-*` one that nothing reads.
+A kill at any moment leaves the newest finished folder under a name that is read, and what is not
+finished, or not wanted any more, in `.tmp-*` ones that nothing reads.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from agentrl.core.errors import CheckpointError
 
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_REPLACED = "replaced-"
 _WAY_OUT = "delete that checkpoint, and --resume goes on from the one before"
 
 
@@ -34,7 +36,11 @@ def _sync(path: Path) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run, `step-000010` and so on under `folder`; keeps the newest."""
+    """The checkpoints of one run, `step-000010` and so on under `folder`; keeps the newest.
+
+    While a checkpoint gives way to another of its step it is called `replaced-step-000010`, and
+    counts until that one stands.
+    """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self.folder = folder
@@ -43,42 +49,62 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any], write: Callable[[Path], None]) -> Path:
         """Write checkpoint `step`: `state` as JSON and whatever `write(folder)` puts there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".tmp-step-{step:06d}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = self._temporary(f"step-{step:06d}")
         temporary.mkdir()
         write(temporary)
         (temporary / _STATE).write_text(json.dumps(state, indent=1))
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        manifest = {str(path.relative_to(temporary)): _digest(path) for path in files}
-        for path in files:
-            _sync(path)
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _sync(temporary / _MANIFEST)
+        _seal(temporary)
         final = self.folder / f"step-{step:06d}"
+        replaced = self.folder / f"{_REPLACED}{final.name}"
         if final.exists():
-            # The same step again (a run resumed from an older checkpoint): the new one replaces
-            # it, and a kill between the two renames still leaves an older checkpoint to resume.
-            stale = self.folder / f".tmp-replaced-{step:06d}-{os.getpid()}"
-            final.rename(stale)
+            self._delete(replaced)
+            final.rename(replaced)
         temporary.rename(final)
         _sync(self.folder)
-        self._prune()
-        return final
-
-    def _prune(self) -> None:
+        self._delete(replaced)
         for old in self.complete()[: -self.keep]:
-            shutil.rmtree(old)
+            self._delete(old)
         for leftover in self.folder.glob(".tmp-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        return final
 
     def complete(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        return sorted(p for p in self.folder.glob("step-*") if (p / _MANIFEST).is_file())
+        giving_way = self.folder.glob(f"{_REPLACED}step-*")
+        found = {path.name.removeprefix(_REPLACED): path for path in giving_way if _is_sealed(path)}
+        found |= {path.name: path for path in self.folder.glob("step-*") if _is_sealed(path)}
+        return [found[name] for name in sorted(found)]
 
     def latest(self) -> Path | None:
         """The newest finished checkpoint, or None."""
         found = self.complete()
         return found[-1] if found else None
+
+    def _temporary(self, name: str) -> Path:
+        """A path that nobody reads and nothing stands at."""
+        path = self.folder / f".tmp-{name}-{os.getpid()}"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def _delete(self, checkpoint: Path) -> None:
+        """Delete a checkpoint, if it exists: first its name, so that no half of one is read."""
+        if checkpoint.exists():
+            temporary = self._temporary(f"old-{checkpoint.name}")
+            checkpoint.rename(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_sealed(path: Path) -> bool:
+    return (path / _MANIFEST).is_file()
+
+
+def _seal(folder: Path) -> None:
+    """Write the manifest of all that is in `folder`, and everything to the disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {str(path.relative_to(folder)): _digest(path) for path in files}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

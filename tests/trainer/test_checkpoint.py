@@ -42,6 +42,71 @@ def test_the_same_step_again_replaces_the_checkpoint(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+class KilledError(BaseException):
+    """Stands for a kill: nothing of ours may catch it."""
+
+
+def test_whatever_a_save_is_killed_at_there_is_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    """Before each of its calls that change a folder, with the same step there already or not."""
+
+    def write(folder: Path) -> None:
+        (folder / "learner").mkdir()
+        (folder / "learner" / "weights.bin").write_bytes(b"w")
+
+    def killed_at(call: int, checkpoints: Checkpoints, step: int) -> bool:
+        left = call
+
+        def counting(function):
+            def called(*arguments, **options):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise KilledError
+                return function(*arguments, **options)
+
+            return called
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("mkdir", "rename", "unlink", "rmdir", "fsync"):
+                patch.setattr(os, name, counting(getattr(os, name)))
+            try:
+                checkpoints.save(step, {"iteration": step, "try": 2}, write)
+            except KilledError:
+                return True
+        return False
+
+    for step in (1, 2):
+        call = 0
+        while True:
+            folder = tmp_path / f"{step}-{call}"
+            checkpoints = Checkpoints(folder, keep=1)
+            checkpoints.save(1, {"iteration": 1, "try": 1}, write)
+            was_killed = killed_at(call, checkpoints, step)
+            latest = Checkpoints(folder).latest()
+            assert latest is not None, f"killed before call {call}"
+            found = read_checkpoint(latest)
+            assert (found["iteration"], found["try"]) in {(1, 1), (step, 2)}
+            checkpoints.save(found["iteration"], found, write)
+            assert [path.name for path in folder.iterdir()] == [f"step-{found['iteration']:06d}"]
+            if not was_killed:
+                assert found["try"] == 2
+                break
+            call += 1
+        assert call > 12
+
+
+def test_a_checkpoint_that_is_being_deleted_is_none_any_more(tmp_path: Path, monkeypatch) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"iteration": 1}, write_numbers)
+
+    def busy(*arguments, **options) -> None:
+        raise OSError("a file of it is still open elsewhere")
+
+    monkeypatch.setattr(os, "unlink", busy)
+    checkpoints.save(2, {"iteration": 2}, write_numbers)
+    assert [path.name for path in checkpoints.complete()] == ["step-000002"]
+
+
 def test_a_failed_write_leaves_the_older_checkpoint_the_latest(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, {"iteration": 1}, write_numbers)
