@@ -31,7 +31,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, purpose: Purpose = 
     """The recipe in `path` (a file, or the name of a shipped one) under `overrides`.
 
     `overrides` are `key.sub=value`, their values YAML. Paths inside a recipe are meant from the
-    working directory. Raises RecipeError with one line for each mistake: `file:line: message`.
+    working directory. Raises RecipeError with one line for each mistake: `file:line: message`, or
+    `file: override key=value: message` and `file: preset NAME (SOURCE): message`.
     """
     return load_with_source(path, overrides, purpose=purpose).recipe
 
@@ -63,7 +64,7 @@ def _lay_under(source: Source) -> None:
 
 def _lines(problems: Sequence[Problem], source: Source) -> Iterator[str]:
     for place, message in sorted(problems, key=lambda one: source.line(one.place)):
-        yield f"{source.origin(place)}: {message}"
+        yield f"{source.where(place)}: {' '.join(message.splitlines())}"
 
 
 def dump(recipe: Recipe) -> str:

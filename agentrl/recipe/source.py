@@ -20,7 +20,8 @@ Place: TypeAlias = tuple[str, ...]
 class Source:
     """Plain data and, for each key in it, where it stands and the text that it was written as.
 
-    `origins` are `file:line` or `override key=value`; `problems` are those already found.
+    `origins` are `file:line`, `preset NAME (SOURCE)` or `override key=value`; `problems` are those
+    already found.
     """
 
     path: str
@@ -35,6 +36,11 @@ class Source:
             if place[:end] in self.origins:
                 return self.origins[place[:end]]
         return self.path
+
+    def where(self, place: Place) -> str:
+        """As `origin`, after the file where that is not in it: what a message begins with."""
+        origin = self.origin(place)
+        return origin if origin.startswith(self.path) else f"{self.path}: {origin}"
 
     def line(self, place: Place) -> int:
         """Line of `place`, for the order of messages; overrides come last."""
@@ -89,7 +95,10 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     for override in overrides:
-        lay_over(source, override)
+        try:
+            lay_over(source, override)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
     return source
 
 

@@ -23,6 +23,7 @@ from agentrl.core.errors import (
     RecipeError,
     SetupError,
 )
+from agentrl.recipe.source import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 runner = CliRunner()
@@ -87,8 +88,8 @@ def test_a_wrong_override_ends_a_run_before_it_starts() -> None:
     result = runner.invoke(app, ["run", "arpo_search", "train.iterations=none"])
     assert result.exit_code == 2
     assert result.stderr == (
-        "override train.iterations=none: train.iterations: input should be a valid integer, got "
-        "'none'.\n"
+        f"{shipped_recipes()['arpo_search']}: override train.iterations=none: train.iterations: "
+        "input should be a valid integer, got 'none'.\n"
     )
 
 
@@ -112,6 +113,19 @@ def test_recipe_check_tells_all_recipes_and_fails_for_one(tmp_path, monkeypatch)
         "x.yaml:3: unknown setting 'policy.modle'. Did you mean 'model'? Known here: model, new, "
         "probe_bound.",
     ]
+
+
+def test_each_line_of_recipe_check_says_which_recipe_it_is_about(tmp_path, monkeypatch) -> None:
+    """A preset's settings stand in no line of the file, and two recipes may have one preset."""
+    monkeypatch.chdir(tmp_path)
+    text = "env: {id: search/facts}\npolicy: {model: tiny/search}\npreset: gspo\nname: "
+    Path("x.yaml").write_text(f"{text}x\ncredit: {{type: gigpo}}\n")
+    Path("y.yaml").write_text(f"{text}y\ncredit: {{type: gigpo}}\n")
+    result = runner.invoke(app, ["recipe", "check", "x.yaml", "y.yaml"])
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("x.yaml: preset gspo (arXiv:2507.18071): learner.loss.level: ")
+    assert second == f"y{first[1:]}"
 
 
 def test_recipe_list_names_every_shipped_recipe_and_what_it_is_about() -> None:

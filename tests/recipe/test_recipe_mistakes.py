@@ -242,12 +242,17 @@ def test_the_recipe_without_a_mistake_loads(tmp_path, monkeypatch) -> None:
 def test_several_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path, monkeypatch) -> None:
     text = GOOD.replace("iterations: 20", "iterations: x").replace("initial", "inital")
     lines = message(tmp_path, monkeypatch, text, "seed=-1", "log.tree=2").splitlines()
-    assert [line.split(": ")[0] for line in lines] == [
-        "x.yaml:5",
-        "x.yaml:11",
-        "override seed=-1",
-        "override log.tree=2",
-    ]
+    for line, begins in zip(
+        lines,
+        (
+            "x.yaml:5: ",
+            "x.yaml:11: ",
+            "x.yaml: override seed=-1: ",
+            "x.yaml: override log.tree=2: ",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(begins)
 
 
 OVERRIDES = {
@@ -269,8 +274,10 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
-def test_a_mistake_in_an_override_names_the_override(override, tmp_path, monkeypatch) -> None:
-    assert message(tmp_path, monkeypatch, GOOD, override) == OVERRIDES[override]
+def test_a_mistake_in_an_override_names_the_recipe_and_the_override(
+    override, tmp_path, monkeypatch
+) -> None:
+    assert message(tmp_path, monkeypatch, GOOD, override) == f"x.yaml: {OVERRIDES[override]}"
 
 
 def test_a_branching_sampler_needs_an_environment_that_forks(tmp_path, monkeypatch) -> None:
