@@ -365,7 +365,8 @@ async def test_cancelling_ends_the_leaf_and_frees_the_environment():
             await episode.play(await episode.propose(seed=seed))
 
     task = asyncio.create_task(run())
-    await asyncio.sleep(0.02)
+    while env.count < 2:
+        await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
