@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -159,6 +159,13 @@ class Credit:
     unit: Literal["turn", "token"] = "turn"
     once: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def scaled(self, table: TurnTable, factors: Float64) -> Credit:
+        """The same with all three columns multiplied by the `factors` (K,) of the turns."""
+        each = np.repeat(factors, table.tokens) if self.unit == "token" else factors
+        self._check(len(each))
+        positive, negative, weight = (one * each for one in self._columns())
+        return replace(self, positive=positive, negative=negative, weight=weight)
 
     def at_tokens(self, table: TurnTable) -> Credit:
         """The same, over the N action tokens of `table`: a turn's credit is that of each token."""

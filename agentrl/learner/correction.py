@@ -218,7 +218,7 @@ def correct(
     credit, rows = plain, assigned.rows
     if (weights.leaves[assigned.leaves.trains] != 1.0).any():
         rows = rows._replace(weights=rows.weights * weights.leaves)
-        credit = method(table, rows.weights, leaves=assigned.leaves).at_tokens(table)
+        credit = rows.credit(table, method, leaves=assigned.leaves).at_tokens(table)
     corrected = replace(
         assigned.credit,
         positive=credit.positive * weights.tokens,

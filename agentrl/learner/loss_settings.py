@@ -18,10 +18,18 @@ WIDEST_MEAN_CLIP = 0.1
 class LossSettings(Settings):
     """What every loss has: divisor, penalty against the reference and entropy bonus.
 
-    `aggregation` sums the token terms over the global batch and divides by its trained tokens
-    ("token_mean", DAPO, arXiv:2503.14476), by its trajectories, each of them the mean
-    ("sequence_mean", GRPO) or the sum ("sequence_sum", REINFORCE and RLOO, arXiv:2402.14740) over
-    its tokens, or by `constant` tokens a trajectory (Dr.GRPO, arXiv:2503.20783). `kl` weighs a
+    `aggregation` sums the token terms over the global batch and divides:
+
+        token_mean     by the trained tokens (DAPO, arXiv:2503.14476)
+        token_sum      by nothing: a batch with less to train moves the policy less (verl)
+        turn_mean      each turn its tokens' mean, by the turns: all decisions alike, long or short
+        turn_sum       each turn its tokens' sum, by the turns
+        sequence_mean  each trajectory its tokens' mean, by the trajectories (GRPO)
+        sequence_sum   each trajectory its tokens' sum, by the trajectories (REINFORCE, RLOO,
+                       arXiv:2402.14740; LUSPO with a loss of trajectories)
+        constant       by `constant` tokens a trajectory (Dr.GRPO, arXiv:2503.20783)
+
+    A turn that several trajectories share is one of each. `kl` weighs a
     penalty against the reference; at 0.0 there is none in memory. `kl_estimator`: k2 and k3+ have
     the gradient of KL(policy ‖ reference), k3 (GRPO's) that of KL(reference ‖ policy). `entropy`
     weighs a bonus.
@@ -84,7 +92,8 @@ class PpoLoss(LossSettings):
 
     GSPO: arXiv:2507.18071, with clip_low 3.0e-4 and clip_high 4.0e-4; turn: AT²PO,
     arXiv:2601.04767, with 3.0e-3 and 4.0e-3. Every token of a trajectory has its element, so
-    "sequence_mean" gives the mean over trajectories. Where all tokens of a trajectory have one
+    "sequence_mean" gives the mean over trajectories ("turn_mean" counts each as often as it has
+    turns). Where all tokens of a trajectory have one
     advantage, the two sequence levels are the same; where they differ, only "sequence_token" is
     defined. A mean is over sampled tokens, however many turns there are (Tree-GRPO's released turn
     ratio drops the turns after the ninth).

@@ -167,8 +167,8 @@ ABOUT = {
     "learner.loss.tau_negative": "the same for a loss; higher fades sooner",
     "learner.loss.divergence": "distance that masks a token: of probabilities (tv), or their kl",
     "learner.loss.beta": "quadratic: pull to the behaviour policy; gvpo: scale of the log-ratios",
-    "learner.loss.aggregation": "divisor: trained tokens, trajectories (mean or sum of tokens) or "
-    "`constant` tokens each",
+    "learner.loss.aggregation": "divisor: trained tokens, none (token_sum), turns or trajectories "
+    "(mean or sum of their tokens), or `constant` tokens a trajectory",
     "learner.loss.constant": "tokens that a trajectory is divided by, for aggregation: constant",
     "learner.loss.kl": "weight of the penalty against the reference; 0.0: no reference",
     "learner.loss.kl_estimator": "estimator of that penalty",

@@ -65,6 +65,12 @@ def teach(
     table, assigned = credited
     assert table.values is not None
     targets = method.targets(table, assigned.rows.weights, assigned.leaves)
+    if assigned.rows.turns is not None:
+        # A turn has as much weight as in the policy's loss, whichever of its tokens teach.
+        turn = np.repeat(np.arange(len(table.tokens)), table.tokens)
+        taught = np.bincount(turn, targets.weight > 0, len(table.tokens))
+        each = (assigned.rows.turns * table.tokens / np.maximum(taught, 1.0))[turn]
+        targets = targets._replace(weight=targets.weight * each, spread=targets.spread * each)
     number = {id(group): index for index, group in enumerate(groups)}
     group_of_token = np.repeat(table.group, table.tokens)
     changed = []

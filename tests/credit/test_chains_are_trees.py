@@ -89,7 +89,7 @@ def test_chains_are_worth_the_same_as_branches_of_one_tree(method, seed):
     apart, _, _ = laid_out(random_groups(seed))
     apart = [group for group in apart if group.trees]
     whole = [as_one_tree(group) for group in apart]
-    for aggregation in ("token_mean", "sequence_mean"):
+    for aggregation in ("token_mean", "turn_mean", "turn_sum", "sequence_mean"):
         one, other = (
             (columns(table, assigned), assigned.denominator)
             for table in (table_of(apart), table_of(whole))
@@ -109,7 +109,7 @@ def test_chains_are_worth_the_same_as_branches_of_one_tree(method, seed):
 def test_a_shared_turn_has_the_sums_of_its_copies_in_chains(method, seed):
     groups = random_groups(seed)
     flat, source, turns = laid_out(groups)
-    for aggregation in ("token_mean", "sequence_mean"):
+    for aggregation in ("token_mean", "turn_mean", "turn_sum", "sequence_mean"):
         trees, copies = table_of(groups), table_of(flat)
         shared, apart = (assign(table, method, aggregation) for table in (trees, copies))
         summed = np.stack([np.bincount(source, one, turns) for one in columns(copies, apart)])

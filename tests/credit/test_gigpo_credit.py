@@ -116,7 +116,7 @@ def test_on_random_trees_it_is_the_definition(seed, gamma):
     groups, method = random_groups(seed, n_groups=2, max_turns=8), GigpoCredit(gamma=gamma)
     table = TurnTable.of(groups)
     trains = method.compare(table).trains
-    weights, _ = row_weights(table, "sequence_mean", trains=trains)
+    weights = row_weights(table, "sequence_mean", trains=trains).weights
     credit = method(table, weights)
     wanted = slow(groups, method, weights)
     np.testing.assert_allclose(credit.positive, wanted[:, 0], atol=1e-6)

@@ -14,7 +14,15 @@ from agentrl.credit.groups import against_group
 from agentrl.credit.subtree import Levels, path_sums, subtree_sums
 from agentrl.testing.trees import chains, random_groups, tree_of
 
-AGGREGATIONS = [("token_mean", None), ("sequence_mean", None), ("constant", 7.0)]
+AGGREGATIONS = [
+    ("token_mean", None),
+    ("token_sum", None),
+    ("turn_mean", None),
+    ("turn_sum", None),
+    ("sequence_mean", None),
+    ("sequence_sum", None),
+    ("constant", 7.0),
+]
 
 
 def advantages(returns: list[float], **settings: str) -> np.ndarray:
@@ -153,6 +161,44 @@ def test_sequence_mean_on_two_forks_by_hand() -> None:
     np.testing.assert_allclose(hard.negative[0], -(1 / 4 + 1 / 9 + 1 / 10) / 6)
 
 
+def test_means_over_turns_on_two_forks_by_hand() -> None:
+    # Trajectories of 2, 3, 3 and 1 turns: 9 turns, the first one of them three times.
+    soft = ArpoCredit(scale="none")
+    found = assign(two_forks(), soft, aggregation="turn_mean")
+    assert found.denominator == 9.0
+    # One over the turn's tokens (3, 1, 2, 4, 5, 6), once for each trajectory through it.
+    np.testing.assert_allclose(found.credit.weight, [3 / 3, 1, 2 / 2, 1 / 4, 1 / 5, 1 / 6])
+    np.testing.assert_allclose(found.credit.positive, [0.5 / 3, 0.5, 0, 0, 0, 0.5 / 6])
+    np.testing.assert_allclose(found.credit.negative, [-1 / 3, 0, -1 / 2, -0.5 / 4, -0.1, 0])
+    hard = assign(two_forks(), ArpoCredit(scale="none", attribution="hard"), "turn_mean").credit
+    # The mean advantage of the three is -1/6, three times, over three tokens.
+    np.testing.assert_allclose(hard.negative[0], -3 / 6 / 3)
+    summed = assign(two_forks(), soft, aggregation="turn_sum")
+    assert summed.denominator == 9.0
+    assert summed.credit.weight.tolist() == [3.0, 1.0, 2.0, 1.0, 1.0, 1.0]
+    bare = assign(two_forks(), soft, aggregation="token_sum")
+    assert bare.denominator == 1.0
+    assert bare.credit.weight.tolist() == [3.0, 1.0, 2.0, 1.0, 1.0, 1.0]
+
+
+def test_a_turn_without_tokens_is_no_turn_of_the_mean() -> None:
+    tree = tree_of([ROOT, 0, 0], {1: 1.0}, tokens=[0, 2, 4])
+    found = assign(TurnTable.of([Group("g", "g", (tree,))]), GrpoCredit(), aggregation="turn_mean")
+    assert found.denominator == 2.0
+    np.testing.assert_allclose(found.credit.weight[1:], [1 / 2, 1 / 4])
+
+
+def test_turns_of_equal_length_are_means_over_tokens() -> None:
+    tree = tree_of([ROOT, 0, 0, 2, 2, ROOT], {1: 1.0, 5: 1.0}, tokens=[4] * 6)
+    table = TurnTable.of([Group("g", "g", (tree,))])
+    turns, tokens = (assign(table, GrpoCredit(), name) for name in ("turn_mean", "token_mean"))
+    for name in ("positive", "negative", "weight"):
+        np.testing.assert_allclose(
+            getattr(turns.credit, name) / turns.denominator,
+            getattr(tokens.credit, name) / tokens.denominator,
+        )
+
+
 def test_the_constant_aggregation_divides_by_trajectories_times_the_constant() -> None:
     found = row_weights(two_forks(), "constant", 100.0)
     weights, denominator = found.weights, found.denominator
@@ -188,8 +234,13 @@ def slow_credit(groups, method, aggregation, constant):
             rows.append((trajectory, advantage))
     lengths = [sum(len(turn.action_ids) for turn in row.turns) for row, _ in rows]
     full = [n for n in lengths if n]
+    turns = sum(len(turn.action_ids) > 0 for row, _ in rows for turn in row.turns)
     denominators = {
         "token_mean": sum(full),
+        "token_sum": 1.0,
+        "turn_mean": turns,
+        "turn_sum": turns,
+        "sequence_sum": len(full),
         "sequence_mean": len(full),
         "constant": len(full) * (constant or 0),
     }
@@ -207,6 +258,9 @@ def slow_credit(groups, method, aggregation, constant):
                 if getattr(method, "attribution", "soft") == "hard" and copies:
                     mean = sum(a for _, a in copies) / len(copies)
                     copies = [(w, mean) for w, _ in copies]
+                own = max(len(tree.turns[node].action_ids), 1)
+                factor = 1 / own if aggregation == "turn_mean" else 1.0
+                copies, total = [(w * factor, a) for w, a in copies], total * factor
                 gains = [w * a for w, a in copies]
                 columns.append(
                     (sum(x for x in gains if x > 0), sum(x for x in gains if x < 0), total)

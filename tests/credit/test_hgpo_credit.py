@@ -133,7 +133,7 @@ def test_on_random_trees_it_is_the_definition(seed, history, gamma, alpha):
     method = HgpoCredit(history=history, gamma=gamma, alpha=alpha)
     table = TurnTable.of(groups)
     trains = method.compare(table).trains
-    weights, _ = row_weights(table, "sequence_mean", trains=trains)
+    weights = row_weights(table, "sequence_mean", trains=trains).weights
     credit = method(table, weights)
     wanted = slow(groups, method, weights, trains)
     np.testing.assert_allclose(credit.positive, wanted[:, 0], atol=1e-6)

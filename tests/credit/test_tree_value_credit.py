@@ -308,10 +308,10 @@ def test_treerl_and_spo_are_their_definitions_on_random_trees(seed, kind):
     np.testing.assert_allclose(ones.positive + ones.negative, wanted * copies, atol=1e-9)
     # Under other weights a turn has the sum of those of its leaves, or with SPO their mean.
     trains = method.compare(table).trains
-    weights, _ = row_weights(table, "sequence_mean", trains=trains)
+    weights = row_weights(table, "sequence_mean", trains=trains).weights
     credit, levels = method(table, weights), Levels.of(table)
     total, leaves = (
-        subtree_sums(levels, at_leaves(table, one)) for one in (weights, 1.0 * (weights > 0))
+        subtree_sums(levels, at_leaves(table, one)) for one in (weights, 1.0 * trains)
     )
     if kind == "spo":
         total = np.where(np.abs(wanted) < 1e-9, 0.0, total / np.maximum(leaves, 1.0))

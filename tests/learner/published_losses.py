@@ -18,13 +18,17 @@ from agentrl.learner.loss_settings import LossSettings
 
 
 class FlatRow(NamedTuple):
-    """A trajectory: its action tokens among all (T,), their turns (T,), advantages (T,), weight."""
+    """A trajectory: its action tokens among all (T,), their turns (T,), advantages (T,), weight.
+
+    `factors` (T,) multiply the tokens' elements besides.
+    """
 
     tokens: Tensor
     turns: Tensor
     advantage: Tensor
     weight: float
     group: int
+    factors: Tensor | float = 1.0
 
 
 def flat_rows(table: TurnTable, advantage, weights) -> list[FlatRow]:
@@ -70,7 +74,7 @@ def published_loss(
             each = elements(
                 settings, logprobs[at], behavior[at], row.advantage, row.turns, frozen[at]
             )
-            total = total + row.weight * each.sum()
+            total = total + row.weight * (row.factors * each).sum()
     return total / denominator
 
 

@@ -154,6 +154,8 @@ def slow(correction, table, old, method, aggregation):
                     factor *= min(w[t], correction.cap) if correction.cap else 1.0
                 case OffPolicyMask():
                     factor = float(not (advantage < 0 and -log(mean) > correction.delta))
+            if aggregation == "turn_mean":
+                factor /= next(table.tokens[k] for k in turns if starts[k] <= t < starts[k + 1])
             element = assigned.rows.weights[leaf] * factor * advantage
             positive[t] += max(element, 0.0)
             negative[t] += min(element, 0.0)
@@ -162,7 +164,7 @@ def slow(correction, table, old, method, aggregation):
 
 @pytest.mark.parametrize("correction", ALL, ids=lambda one: f"{one.type}-{one}")
 @pytest.mark.parametrize("method", [GrpoCredit(), TreeGrpoCredit()], ids=lambda one: one.type)
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("aggregation", ["token_mean", "turn_mean", "sequence_mean"])
 def test_random_trees_are_as_their_trajectories_written_out(
     correction, method, aggregation
 ) -> None:

@@ -53,7 +53,29 @@ CASES = {
         PpoLoss(level="sequence", dual_clip=1.04, kl=0.1, entropy=0.01, **GSPO),
         GrpoCredit(),
     ),
+    "gspo, turn mean": (PpoLoss(level="sequence", aggregation="turn_mean", **GSPO), GrpoCredit()),
     "gspo-token": (PpoLoss(level="sequence_token", **GSPO), GrpoCredit()),
+    "gspo-token, turn sum": (
+        PpoLoss(level="sequence_token", aggregation="turn_sum", **GSPO),
+        GrpoCredit(),
+    ),
+    "gspo-token, turn mean": (
+        PpoLoss(level="sequence_token", aggregation="turn_mean", kl=0.1, **GSPO),
+        GrpoCredit(),
+    ),
+    "turn mean of turns": (
+        PpoLoss(level="turn", clip_low=0.05, clip_high=0.06, aggregation="turn_mean"),
+        GigpoCredit(),
+    ),
+    "clip, turn mean, reference": (
+        PpoLoss(aggregation="turn_mean", kl=0.1, entropy=0.01),
+        TreeGrpoCredit(),
+    ),
+    "gmpo, turn mean": (
+        LogclipLoss(aggregation="turn_mean", clip_low=0.1, clip_high=0.1),
+        GrpoCredit(),
+    ),
+    "vespo, turn mean": (VespoLoss(aggregation="turn_mean"), GrpoCredit()),
     "turn": (PpoLoss(level="turn", clip_low=0.05, clip_high=0.06), TreeGrpoCredit()),
     "turn, gigpo": (
         PpoLoss(level="turn", clip_low=0.05, clip_high=0.06, dual_clip=1.2, kl=0.1),
@@ -153,6 +175,12 @@ def flattened(model, reference, groups: list[Group], loss: LossSettings, method)
     elif loss.aggregation == "sequence_mean":
         weighted = [row._replace(weight=1.0 / len(row.tokens)) for row in rows]
         denominator = float(len(rows))
+    elif loss.aggregation.startswith("turn"):
+        own = [row.turns.unique(return_inverse=True, return_counts=True) for row in rows]
+        weighted, denominator = rows, float(sum(len(counts) for _, _, counts in own))
+        if loss.aggregation == "turn_mean":
+            factors = [1.0 / counts[place].double() for _, place, counts in own]
+            weighted = [row._replace(factors=f) for row, f in zip(rows, factors, strict=True)]
     else:
         weighted, denominator = rows, float(len(rows))
     model.zero_grad()
@@ -170,7 +198,7 @@ def flattened(model, reference, groups: list[Group], loss: LossSettings, method)
         k2, k3 = d**2 / 2, torch.exp(-d) - 1 + d
         estimate = k3 if loss.kl_estimator == "k3" else k2 - k2.detach() + k3.detach()
         extra = loss.kl * estimate - loss.entropy * entropies[at].double()
-        value = value + row.weight * extra.sum() / denominator
+        value = value + row.weight * (row.factors * extra).sum() / denominator
     value.backward()
     return Trained(
         float(value.detach()),

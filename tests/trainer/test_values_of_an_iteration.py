@@ -130,6 +130,23 @@ def test_each_step_carries_the_targets_of_its_own_groups(method):
         np.testing.assert_allclose(back["old"][taught], table.values[own][taught], rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", [GaeCredit(), TurnGaeCredit()], ids=lambda one: one.type)
+def test_under_means_over_turns_the_critic_learns_each_turn_alike(method):
+    # Chains of turns of 4 and 2 tokens; the second turn is one of no tokens in the other chain.
+    trees = [tree_of([ROOT, 0], {1: 1.0}, tokens=[4, 2]), tree_of([ROOT, 0], {}, tokens=[3, 0])]
+    groups, loss = [Group("g", "t", tuple(trees))], PpoLoss(aggregation="turn_mean")
+    credited = credit_of(groups, method, loss, table=unvalued(TurnTable.of(groups)))
+    steps = training_steps(groups, credited, loss, pack_tokens=64, updates=1)
+    (step,) = teach(steps, credited, method, groups).steps
+    rows = step.batch.rows
+    found = np.nan_to_num(gather(rows, [row.values.weight for row in rows], 9))
+    each = [1 / 4] * 4 + [1 / 2] * 2 + [1 / 3] * 3
+    if method.type == "turn_gae":
+        each = [1, 0, 0, 0, 1, 0, 1, 0, 0]
+    np.testing.assert_allclose(found, each, rtol=1e-6)
+    assert step.batch.denominator == 3.0
+
+
 @pytest.mark.parametrize("method", [GaeCredit(lam=0.7), TurnGaeCredit()])
 def test_explained_variance_is_that_over_the_copies_of_all_tokens(method):
     groups = random_groups(4, n_groups=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from agentrl.credit import (
     SpoCredit,
     TreeGrpoCredit,
 )
+from agentrl.credit.aggregate import Aggregation
 from agentrl.learner.loss_settings import PpoLoss
 from agentrl.testing.trees import chains, random_groups, tree_of
 from agentrl.trainer.batches import (
@@ -36,7 +39,7 @@ from agentrl.trainer.batches import (
     ],
     ids=lambda method: method.type,
 )
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("aggregation", ["token_mean", "turn_mean", "sequence_mean"])
 def test_stored_credit_is_what_the_steps_train_whatever_the_split(method, aggregation):
     groups = random_groups(3, n_groups=7)
     loss = PpoLoss(aggregation=aggregation)
@@ -80,7 +83,7 @@ def test_what_cannot_be_compared_is_counted():
     }
 
 
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("aggregation", ["token_mean", "turn_mean", "sequence_mean"])
 @pytest.mark.parametrize(
     "method", [SpoCredit(), At2poCredit(prefix_weighting="node_once")], ids=lambda one: one.type
 )
@@ -95,7 +98,25 @@ def test_where_turns_count_once_each_step_is_divided_by_what_it_trains(method, a
         assert step.batch.denominator == pytest.approx(trained)
 
 
-@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+@pytest.mark.parametrize("method", [GrpoCredit(), SpoCredit()], ids=lambda one: one.type)
+@pytest.mark.parametrize("aggregation", get_args(Aggregation))
+def test_denominators_of_an_iterations_steps_are_parts_of_the_whole(method, aggregation):
+    groups = random_groups(3, n_groups=7)
+    loss = PpoLoss(aggregation=aggregation, constant=9.0 if aggregation == "constant" else None)
+    credited = credit_of(groups, method, loss)
+    steps = training_steps(groups, credited, loss, pack_tokens=512, updates=3)
+    parts = [step.batch.denominator for step in steps]
+    if aggregation == "token_sum":
+        assert parts == [1.0, 1.0, 1.0] and credited.assigned.denominator == 1.0
+    else:
+        assert sum(parts) == pytest.approx(credited.assigned.denominator)
+    if aggregation == "turn_sum":
+        turns = [step.table.tokens > 0 for step in steps]
+        trained = [one.credit.weight @ some for one, some in zip(steps, turns, strict=True)]
+        assert parts == pytest.approx(trained)
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "turn_mean", "sequence_mean"])
 def test_shared_turns_are_counted_by_their_trajectories_and_not_by_their_weight(aggregation):
     # Leaves 1 and 2 share turn 0; under a sequence mean its weight is 1/4 + 1/4.
     groups = [Group("g", "t", (tree_of([ROOT, 0, 0], {1: 1.0}),))]
