@@ -17,6 +17,7 @@ import numpy as np
 from agentrl.core.errors import EngineError, SetupError
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.base import Completion, Sampling
+from agentrl.engine.process_group import spare_process_group
 from agentrl.engine.settings import VllmSettings
 from agentrl.engine.vllm_loop import Answer, EngineLoop
 
@@ -157,6 +158,7 @@ class VllmEngine:
         if self._settings.threads is not None:
             torch.set_num_threads(self._settings.threads)
         _tolerate_numba()
+        spare_process_group()
         config = _config(self._settings, self._model)
         engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         engine.collective_rpc("report_entropy")
