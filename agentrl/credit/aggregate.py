@@ -9,7 +9,7 @@ import numpy as np
 
 from agentrl.core.types import Float64
 from agentrl.credit.groups import Grain, LeafAdvantages
-from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
+from agentrl.credit.subtree import Levels, at_leaves, subtree_sums, trajectory_sums
 from agentrl.credit.table import Bool, Credit, TurnTable
 
 Aggregation: TypeAlias = Literal[
@@ -155,7 +155,7 @@ def row_weights(
     no trajectory has a share ("token_sum"), it is 1.
     """
     levels = levels or Levels.of(table)
-    tokens = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn]
+    tokens = trajectory_sums(table, levels, table.tokens.astype(np.float64))
     counts = tokens > 0
     if trains is not None:
         counts &= trains
@@ -172,7 +172,7 @@ def row_weights(
         if constant is None or constant <= 0:
             raise ValueError(f"aggregation 'constant' needs a constant above 0, got {constant}")
         return RowWeights(weights, weights * constant)
-    turns = path_sums(levels, (table.tokens > 0).astype(np.float64))[table.leaf_turn]
+    turns = trajectory_sums(table, levels, (table.tokens > 0).astype(np.float64))
     factors = 1.0 / np.maximum(table.tokens, 1) if aggregation == "turn_mean" else None
     return RowWeights(weights, np.where(counts, turns, 0.0), factors)
 
@@ -211,4 +211,4 @@ def _shares_of_turns(table: TurnTable, levels: Levels, parts: Float64, weights: 
     trains = weights > 0
     copies = subtree_sums(levels, at_leaves(table, trains.astype(np.float64)))
     share = parts / np.maximum(copies, 1.0)
-    return np.where(trains, path_sums(levels, share)[table.leaf_turn], 0.0)
+    return np.where(trains, trajectory_sums(table, levels, share), 0.0)

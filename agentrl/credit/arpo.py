@@ -9,7 +9,7 @@ import numpy as np
 from agentrl.core.types import Float64
 from agentrl.credit.groups import Grain, GroupBaseline, LeafAdvantages
 from agentrl.credit.grpo import soft_credit
-from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
+from agentrl.credit.subtree import Levels, at_leaves, subtree_sums, trajectory_sums
 from agentrl.credit.table import Credit, TurnTable
 
 
@@ -59,7 +59,7 @@ class ArpoCredit(GroupBaseline):
         if self.attribution == "soft":
             return soft_credit(table, levels, leaves.advantage, weight)
         # Not by the weights: one that a correction made 0 changes nobody's advantage.
-        acts = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn] > 0
+        acts = trajectory_sums(table, levels, table.tokens.astype(np.float64)) > 0
         trains = (leaves.trains & acts).astype(np.float64)
         copies, advantage, total = (
             subtree_sums(levels, at_leaves(table, values))

@@ -8,13 +8,14 @@ import numpy as np
 from pydantic import Field
 
 from agentrl.core.types import Float64
+from agentrl.credit.steps import sums_to_turn_end
 from agentrl.credit.table import TurnTable
 from agentrl.credit.values import (
     Recursion,
     ValueBaseline,
     from_turn_end,
     last_tokens,
-    sums_to_turn_end,
+    rewards_of_tokens,
 )
 
 
@@ -26,7 +27,8 @@ class GaeCredit(ValueBaseline):
     t + 1 is the *next action token*: what the environment says in between is neither valued nor
     discounted, so the result is that on the sequence without it (verl does the same; OpenRLHF
     spends gamma lam on observation tokens, oat bootstraps from one: both differ as soon as
-    gamma lam < 1). After a terminated trajectory V = 0. Values learn R_t = A_t + V_t.
+    gamma lam < 1). r_t is a turn's reward at its last token and 0 at the others, each less what KL in
+    the reward charges there. After a terminated trajectory V = 0. Values learn R_t = A_t + V_t.
 
     `gamma` is 1 because the return that is evaluated is undiscounted. `lam` 0.95 is PPO's (and
     TRL's): credit reaches some 20 tokens back by itself and further through the critic; with 1
@@ -41,7 +43,9 @@ class GaeCredit(ValueBaseline):
         """The deltas of each turn summed up to its end."""
         within, decay = token_terms(table, values, self.gamma, self.lam)
         every = np.ones(len(values), np.bool_)
-        return Recursion(within, decay, table.token_starts[:-1], self.gamma, self.lam, every)
+        nothing = np.zeros(len(table.tokens))
+        head = table.token_starts[:-1]
+        return Recursion(within, decay, head, self.gamma, self.lam, every, nothing)
 
 
 def token_terms(
@@ -51,10 +55,9 @@ def token_terms(
 
     The last token's delta leaves out what follows its turn: that is the recursion's X.
     """
-    turns, last = last_tokens(table)
+    _, last = last_tokens(table)
     following = np.append(values[1:], 0.0)[: len(values)]
     following[last] = 0.0
-    delta = gamma * following - values
-    delta[last] += table.reward[turns]
+    delta = gamma * following - values + rewards_of_tokens(table)
     decay = gamma * lam
     return sums_to_turn_end(table, delta, decay), decay ** from_turn_end(table).astype(np.float64)

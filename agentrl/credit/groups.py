@@ -9,7 +9,7 @@ import numpy as np
 from agentrl.core.errors import ContractError
 from agentrl.core.settings import Settings
 from agentrl.core.types import Float64
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import Bool, Int64, TurnTable
 
 EPSILON = 1e-6
@@ -139,7 +139,7 @@ class GroupBaseline(Settings):
 
     def returns(self, table: TurnTable, levels: Levels) -> Returns:
         """R of all leaves, the sum of the rewards along the path, and what takes part."""
-        value = path_sums(levels, table.reward)[table.leaf_turn]
+        value = trajectory_sums(table, levels, table.reward)
         scored = np.isfinite(value)
         counted = scored & ~table.leaf_truncated if self.truncated == "exclude" else scored
         return Returns(value, scored, counted)

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentrl.credit.groups import LeafAdvantages, against_group
 from agentrl.credit.grpo import SoftAttribution
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import TurnTable
 
 
@@ -31,7 +31,7 @@ class OpoCredit(SoftAttribution):
         leaves, group = super().compare(table, levels), table.leaf_group
         value, _, counted = self.returns(table, levels)
         found = against_group(value, group, counted, table.n_groups, scale="none")
-        tokens = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn] * counted
+        tokens = trajectory_sums(table, levels, table.tokens.astype(np.float64)) * counted
         total = np.bincount(group, tokens, table.n_groups)
         # The weighted mean of the differences from the plain mean: exactly 0 where all are equal.
         summed = np.bincount(group, tokens * found.advantage, table.n_groups)

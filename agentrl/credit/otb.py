@@ -54,25 +54,17 @@ class OtbCredit(GroupBaseline):
         to_go = np.where(counted, steps.to_go(table.reward[steps.turn]), 0.0)
         baseline, members = self._baseline(table, levels, steps, to_go, counted)
 
-        # Every token of every trajectory: the steps' turns, token by token.
-        size = table.tokens[steps.turn]
-        step = np.repeat(np.arange(len(size)), size)
-        offset = np.arange(len(step)) - np.repeat(np.cumsum(size) - size, size)
-        token = table.token_starts[steps.turn][step] + offset
-        value, mean = to_go[step], baseline[token]
-        apart = value - mean
-        apart[np.abs(apart) <= EQUAL * np.maximum(1.0, np.abs(mean))] = 0.0
-        lone = members[token] < 2
-        advantage = np.where(lone, value if self.singleton == "raw" else 0.0, apart)
-        weight = (leaves.trains * row_weights)[steps.leaf][step]
-        positive, negative, total = (
-            np.bincount(token, values, int(table.tokens.sum())).astype(np.float64)
-            for values in (
-                weight * np.maximum(advantage, 0.0),
-                weight * np.minimum(advantage, 0.0),
-                weight,
-            )
-        )
+        positive, negative, total = np.zeros((3, int(table.tokens.sum())))
+        for step, token in steps.copies(table, leaves.trains):
+            value, mean = to_go[step], baseline[token]
+            apart = value - mean
+            apart[np.abs(apart) <= EQUAL * np.maximum(1.0, np.abs(mean))] = 0.0
+            lone = members[token] < 2
+            advantage = np.where(lone, value if self.singleton == "raw" else 0.0, apart)
+            weight = row_weights[steps.leaf[step]]
+            np.add.at(positive, token, weight * np.maximum(advantage, 0.0))
+            np.add.at(negative, token, weight * np.minimum(advantage, 0.0))
+            np.add.at(total, token, weight)
         return Credit(positive, negative, total, "token")
 
     def _baseline(

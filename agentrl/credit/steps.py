@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +52,21 @@ class Steps(NamedTuple):
             sums[start:end] += gamma * sums[self.after[start:end]]
         return sums
 
+    def copies(self, table: TurnTable, trains: Bool) -> Iterator[tuple[Int64, Int64]]:
+        """The action tokens of the `trains` (L,) trajectories: of which step, and which token.
+
+        A token once for each of its trajectories, a layer of steps at a time: all copies of a tree
+        at once would be many times the table.
+        """
+        starts = table.token_starts
+        for start, end in pairwise(self.bounds):
+            chosen = start + np.flatnonzero(trains[self.leaf[start:end]])
+            turn = self.turn[chosen]
+            size = table.tokens[turn]
+            step = np.repeat(chosen, size)
+            shift = np.cumsum(size) - size
+            yield step, np.arange(len(step)) + np.repeat(starts[turn] - shift, size)
+
     def places(self, table: TurnTable) -> tuple[Int64, int]:
         """Which steps (S,) are at one turn index of one group, numbered, and how many numbers."""
         deepest = np.zeros(table.n_groups, np.int64)
@@ -69,6 +86,65 @@ class Steps(NamedTuple):
             )
         )
         return Credit(positive=positive, negative=negative, weight=total)
+
+
+class Copies(NamedTuple):
+    """Action tokens, shared ones once for each of their trajectories: C copies.
+
+    `step` (C,) is the step that a copy is of, `token` (C,) which of the table's tokens it is.
+    """
+
+    step: Int64
+    token: Int64
+
+    @classmethod
+    def of(cls, table: TurnTable, steps: Steps) -> Copies:
+        """All tokens of all steps, in the order of the steps."""
+        size = table.tokens[steps.turn]
+        step = np.repeat(np.arange(len(size)), size)
+        shift = table.token_starts[steps.turn] - (np.cumsum(size) - size)
+        return cls(step, np.arange(len(step)) + shift[step])
+
+    def credit(self, table: TurnTable, advantage: Float64, weight: Float64) -> Credit:
+        """Each token's sums over its copies of w * max(A, 0), w * min(A, 0) and w, given (C,)."""
+        positive, negative, total = (
+            np.bincount(self.token, values, int(table.tokens.sum())).astype(np.float64)
+            for values in (
+                weight * np.maximum(advantage, 0.0),
+                weight * np.minimum(advantage, 0.0),
+                weight,
+            )
+        )
+        return Credit(positive, negative, total, "token")
+
+
+def paid_before(table: TurnTable) -> Float64:
+    """What (N,) of its turn's reward is paid at tokens before each one.
+
+    A return-to-go from a token is that from its turn less this; 0 without `token_rewards`.
+    """
+    if table.token_rewards is None:
+        return np.zeros(int(table.tokens.sum()))
+    from_here = sums_to_turn_end(table, table.token_rewards, 1.0)
+    first = np.repeat(table.token_starts[:-1], table.tokens)
+    return from_here[first] - from_here
+
+
+def sums_to_turn_end(table: TurnTable, values: Float64, decay: float) -> Float64:
+    """y_t = values_t + decay * y_(t+1) within every turn, both (N,); the last token's y is its own.
+
+    One pass over the tokens: a position from the turns' ends at a time, over the turns that are so
+    long.
+    """
+    sums = values.copy()
+    longest_first = np.argsort(-table.tokens, kind="stable")
+    last = (table.token_starts[1:] - 1)[longest_first]
+    longest = int(table.tokens.max(initial=0))
+    longer = len(last) - np.searchsorted(np.sort(table.tokens), np.arange(1, longest), "right")
+    for back, count in enumerate(longer.tolist(), 1):
+        at = last[:count] - back
+        sums[at] += decay * sums[at + 1]
+    return sums
 
 
 class TurnLevel(GroupBaseline):

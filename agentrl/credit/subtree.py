@@ -27,10 +27,10 @@ class Levels(NamedTuple):
     def of(cls, table: TurnTable) -> Levels:
         """Levels of `table`: one counting sort, O(K)."""
         depth = table.depth
-        counts = np.bincount(depth) if len(depth) else np.zeros(0, np.int64)
-        if len(counts) == 1:
+        if not depth.any():
             rows = np.arange(len(depth))
-            return cls(rows, np.asarray([0, len(depth)]), np.zeros_like(rows))
+            return cls(rows, np.asarray([0, len(depth)]), np.zeros(len(depth), np.int64))
+        counts = np.bincount(depth)
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         # NumPy sorts 16-bit keys by radix, in linear time; deeper tables fall back to merging.
         keys = depth.astype(np.uint16) if len(counts) <= 1 << 16 else depth
@@ -94,8 +94,22 @@ def _in_table_order(levels: Levels, sums: Float64) -> Float64:
     return result
 
 
+def trajectory_sums(table: TurnTable, levels: Levels, values: Float64) -> Float64:
+    """For each leaf (L,), the sum of `values` (K,) along its path from the root.
+
+    Where every turn is a trajectory that is `values` itself, not a copy.
+    """
+    sums = path_sums(levels, values)
+    return sums if len(table.leaf_turn) == len(sums) else sums[table.leaf_turn]
+
+
 def at_leaves(table: TurnTable, values: Float64) -> Float64:
-    """A column (K,) that is `values` (L,) in the leaves' rows and 0 elsewhere."""
+    """A column (K,) that is `values` (L,) in the leaves' rows and 0 elsewhere.
+
+    Where every turn is a leaf that is `values` itself, not a copy.
+    """
+    if len(values) == len(table.parent):
+        return values
     column = np.zeros(len(table.parent))
     column[table.leaf_turn] = values
     return column

@@ -24,7 +24,8 @@ class TurnTable:
     Leaves that are infrastructure failures are left out of `leaf_turn`: they are in no statistic
     and train nothing. `score` is what filters judge by: the reward component that `of` was asked
     for, which may be less than the reward. The columns over tokens are there where `of` was asked
-    for them; turn k's tokens are those from `token_starts[k]` to `token_starts[k + 1]`.
+    for them; turn k's tokens are those from `token_starts[k]` to `token_starts[k + 1]`. A turn's
+    `reward` is paid at its last token, but for the `token_rewards` in it, each paid at its own.
     """
 
     group: Int64  # (K,) index into the groups
@@ -34,7 +35,7 @@ class TurnTable:
     reward: Float64  # (K,)
     tokens: Int64  # (K,) action tokens
     state: Int64  # (K,) equal for turns of a group that acted from the same state; -1: unknown
-    leaf_turn: Int64  # (L,) row of each leaf
+    leaf_turn: Int64  # (L,) row of each leaf, in order
     leaf_group: Int64  # (L,)
     leaf_truncated: Bool  # (L,)
     n_groups: int
@@ -45,6 +46,7 @@ class TurnTable:
     values: Float64 | None = None  # (N,) a critic's, of the states before the action tokens
     bootstrap: Float64 | None = None  # (L,) a critic's, of truncated leaves' last states; else 0
     logit_norms: Float64 | None = None  # (N,) see `PolicyLearner.logit_norms`
+    token_rewards: Float64 | None = None  # (N,) what of `reward` is paid at each token; None: 0
 
     @property
     def token_starts(self) -> Int64:

@@ -11,7 +11,7 @@ from agentrl.credit.groups import LeafAdvantages
 from agentrl.credit.grpo import SoftAttribution
 from agentrl.credit.nodes import difference, leaves_below
 from agentrl.credit.reinforce_pp import whitened
-from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
+from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums, trajectory_sums
 from agentrl.credit.table import Bool, TurnTable
 
 
@@ -45,7 +45,7 @@ class TreePoCredit(SoftAttribution):
         value = np.where(counted, value, 0.0)
         advantage = difference(value, self._baseline(table, levels, value, counted))
         if self.scale == "std":
-            tokens = path_sums(levels, table.tokens.astype(np.float64))[table.leaf_turn]
+            tokens = trajectory_sums(table, levels, table.tokens.astype(np.float64))
             # What is masked does not train and is in the statistics all the same.
             compared = counted & (found.compared[table.leaf_group] > 1)
             advantage = whitened(advantage, np.where(compared, tokens, 0.0))

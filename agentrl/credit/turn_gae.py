@@ -37,4 +37,5 @@ class TurnGaeCredit(ValueBaseline):
         supervised = np.zeros(len(values), np.bool_)
         supervised[head[turns]] = True
         within = np.repeat(table.reward[turns] - values[head[turns]], table.tokens[turns])
-        return Recursion(within, np.ones(len(values)), head, self.gamma, self.lam, supervised)
+        whole, nothing = np.ones(len(values)), np.zeros(len(table.tokens))
+        return Recursion(within, whole, head, self.gamma, self.lam, supervised, nothing)

@@ -14,7 +14,7 @@ from agentrl.core.settings import Settings
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, Grain, LeafAdvantages, against_group
 from agentrl.credit.steps import Steps
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 
 
@@ -40,7 +40,8 @@ class Recursion(NamedTuple):
 
     With X what a trajectory has still to come after a turn, as seen from its last token, the
     advantage of token t of that turn is `within`_t + `decay`_t X. The turn before sees
-    `gamma` (V + `lam` A) of the token `head`. Values are learned at `supervised` tokens.
+    `gamma` (`before` + V + `lam` A) of the token `head`, `before` being what is paid in the turn
+    before its head. Values are learned at `supervised` tokens.
     """
 
     within: Float64  # (N,)
@@ -49,6 +50,7 @@ class Recursion(NamedTuple):
     gamma: float
     lam: float
     supervised: Bool  # (N,)
+    before: Float64  # (K,)
 
 
 class _Copies(NamedTuple):
@@ -64,8 +66,9 @@ class ValueBaseline(Settings):
 
     Every trajectory has a recursion of its own along its path, over action tokens only, and a
     shared token carries the advantages of all its trajectories apart: all as if each had a copy.
-    The rewards of a turn stand at its last action token; those of a turn without any, at the last
-    one before it on the path. The cost is linear in the tokens of the trajectories laid out flat,
+    The reward of a turn stands at its last action token, but for what a penalty charges at single
+    tokens (`TurnTable.token_rewards`); that of a turn without any, at the last one before it on the
+    path. The cost is linear in the tokens of the trajectories laid out flat,
     which is what a shared token's several advantages are, and never more.
 
     `whiten` subtracts the mean of the advantages and divides by sqrt(variance + 1e-8), over the
@@ -103,7 +106,7 @@ class ValueBaseline(Settings):
         Every trajectory of a finite return trains, unless masked. Raises ContractError where the
         table has no values.
         """
-        returns = path_sums(levels or Levels.of(table), table.reward)[table.leaf_turn]
+        returns = trajectory_sums(table, levels or Levels.of(table), table.reward)
         scored = np.isfinite(returns)
         trains = scored & ~table.leaf_truncated if self.truncated == "mask" else scored
         found = against_group(returns, table.leaf_group, scored, table.n_groups, scale="none")
@@ -181,7 +184,8 @@ class _Paths:
         # what follows it together with its own reward.
         offset, factor = table.reward.copy(), np.ones(len(table.tokens))
         head = terms.head[some]
-        offset[some] = terms.gamma * (values[head] + terms.lam * terms.within[head])
+        seen = terms.before[some] + values[head] + terms.lam * terms.within[head]
+        offset[some] = terms.gamma * seen
         factor[some] = terms.gamma * terms.lam * terms.decay[head]
         after = np.zeros(len(steps.leaf))
         last = _last_values(table) if method.truncated == "bootstrap" else np.zeros(len(trains))
@@ -194,14 +198,8 @@ class _Paths:
 
     def copies(self) -> Iterator[_Copies]:
         """The tokens of the trajectories that train, a layer of steps at a time."""
-        starts, terms = self.table.token_starts, self.terms
-        for start, end in pairwise(self.steps.bounds):
-            chosen = start + np.flatnonzero(self.trains[self.steps.leaf[start:end]])
-            turn = self.steps.turn[chosen]
-            size = self.table.tokens[turn]
-            step = np.repeat(chosen, size)
-            shift = np.cumsum(size) - size
-            token = np.arange(len(step)) + np.repeat(starts[turn] - shift, size)
+        terms = self.terms
+        for step, token in self.steps.copies(self.table, self.trains):
             advantage = terms.within[token] + terms.decay[token] * self.after[step]
             yield _Copies(self.steps.leaf[step], token, advantage)
 
@@ -240,24 +238,6 @@ def _moments(paths: _Paths) -> _Moments:
     return _Moments(mean, float(1.0 / np.sqrt(squares / (count - 1) + 1e-8)))
 
 
-def sums_to_turn_end(table: TurnTable, values: Float64, decay: float) -> Float64:
-    """y_t = values_t + decay * y_(t+1) within every turn, both (N,); the last token's y is its own.
-
-    One pass over the tokens: a position from the turns' ends at a time, over the turns that are so
-    long.
-    """
-    sums = values.copy()
-    longest_first = np.argsort(-table.tokens, kind="stable")
-    last = (table.token_starts[1:] - 1)[longest_first]
-    longer = len(last) - np.searchsorted(
-        np.sort(table.tokens), np.arange(1, _longest(table)), "right"
-    )
-    for back, count in enumerate(longer.tolist(), 1):
-        at = last[:count] - back
-        sums[at] += decay * sums[at + 1]
-    return sums
-
-
 def from_turn_end(table: TurnTable) -> Int64:
     """How many tokens of its turn follow each action token (N,)."""
     ends = np.repeat(table.token_starts[1:], table.tokens)
@@ -270,8 +250,16 @@ def last_tokens(table: TurnTable) -> tuple[Int64, Int64]:
     return some, table.token_starts[some + 1] - 1
 
 
-def _longest(table: TurnTable) -> int:
-    return int(table.tokens.max(initial=0))
+def rewards_of_tokens(table: TurnTable) -> Float64:
+    """What each action token (N,) is paid: a turn's reward at its last, but for `token_rewards`."""
+    turns, last = last_tokens(table)
+    rest = table.reward[turns]
+    paid = np.zeros(int(table.tokens.sum()))
+    if table.token_rewards is not None:
+        paid += table.token_rewards
+        rest = rest - np.add.reduceat(paid, table.token_starts[turns]) if len(turns) else rest
+    paid[last] += rest
+    return paid
 
 
 def _values(table: TurnTable) -> Float64:

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, LeafAdvantages, against_group
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import Bool, TurnTable
 
 
@@ -31,7 +31,7 @@ class Scores(NamedTuple):
     def of(cls, table: TurnTable) -> Scores:
         """Scores of `table`, in float64; scores that differ by rounding alone are equal."""
         column = table.reward if table.score is None else table.score
-        value = path_sums(Levels.of(table), column)[table.leaf_turn]
+        value = trajectory_sums(table, Levels.of(table), column)
         finite = np.isfinite(value)
         group = table.leaf_group
         found = against_group(value, group, finite, table.n_groups, scale="none")

@@ -21,7 +21,7 @@ from agentrl.core.errors import ContractError
 from agentrl.core.types import Float64
 from agentrl.credit.groups import Grain
 from agentrl.credit.grpo import soft_credit
-from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums
+from agentrl.credit.subtree import Levels, at_leaves, subtree_sums, trajectory_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 from agentrl.learner.loss_settings import (
     GvpoLoss,
@@ -115,7 +115,7 @@ class Evaluated:
 
     def along(self, values: Float64) -> Float64:
         """Sums (L,) of `values` (N,) over each trajectory's tokens."""
-        return path_sums(self.levels, self.by_turn(values))[self.table.leaf_turn]
+        return trajectory_sums(self.table, self.levels, self.by_turn(values))
 
     def by_turn(self, values: Float64) -> Float64:
         """Sums (K,) of `values` (N,) over each turn's tokens."""
@@ -155,7 +155,7 @@ def needed_turns(table: TurnTable, credit: Credit, weights: Float64) -> Bool:
     turn = np.repeat(np.arange(len(table.tokens)), table.tokens)
     moved = ((found.positive != 0) | (found.negative != 0)).astype(np.float64)
     says = np.bincount(turn, moved, len(table.tokens)).astype(np.float64)
-    counted = (weights != 0) & (path_sums(levels, says)[table.leaf_turn] > 0)
+    counted = (weights != 0) & (trajectory_sums(table, levels, says) > 0)
     return subtree_sums(levels, at_leaves(table, counted.astype(np.float64))) > 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentrl.core.types import Group
 from agentrl.credit.groups import LeafAdvantages
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import TurnTable
 from agentrl.filters import AnyFilter
 
@@ -20,7 +20,7 @@ def informative(groups: Sequence[Group], filters: Sequence[AnyFilter], score: st
     taken to train.
     """
     table = TurnTable.of(groups, score=score)
-    returns = path_sums(Levels.of(table), table.reward)[table.leaf_turn]
+    returns = trajectory_sums(table, Levels.of(table), table.reward)
     scored = np.isfinite(returns)
     size = np.bincount(table.leaf_group[scored], minlength=table.n_groups).astype(np.float64)
     leaves = LeafAdvantages(

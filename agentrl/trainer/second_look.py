@@ -17,7 +17,7 @@ import numpy as np
 from agentrl.core.errors import ContractError
 from agentrl.core.types import Float32, Float64, Group
 from agentrl.credit import AnyCredit
-from agentrl.credit.subtree import Levels, path_sums
+from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import Bool, TurnTable
 from agentrl.learner.base import PolicyLearner
 from agentrl.learner.batch import Row, gather, scatter
@@ -80,7 +80,7 @@ class SecondLook:
         every = np.ones(len(table.leaf_turn), np.bool_)
         reference = self._look(groups, table, every, self.learner.reference_logprobs)
         k1 = k1_of_turns(table, table.logprobs.astype(np.float64), reference)
-        beta, leaves = self.beta, path_sums(Levels.of(table), k1)[table.leaf_turn]
+        beta, leaves = self.beta, trajectory_sums(table, Levels.of(table), k1)
         kl = float(leaves.mean()) if len(leaves) else 0.0
         self.beta = settings.adapted(beta, kl, len(leaves))
         metrics = {"credit/reward_kl": kl, "credit/reward_kl_beta": beta}

@@ -11,7 +11,7 @@ from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason, TrajectoryTree
 from agentrl.credit import ArpoCredit, GrpoCredit, TurnTable, assign, row_weights
 from agentrl.credit.groups import against_group
-from agentrl.credit.subtree import Levels, path_sums, subtree_sums
+from agentrl.credit.subtree import Levels, at_leaves, path_sums, subtree_sums, trajectory_sums
 from agentrl.testing.trees import chains, random_groups, tree_of
 
 AGGREGATIONS = [
@@ -406,6 +406,20 @@ def test_path_and_subtree_sums_are_those_of_walking_the_tree(seed: int) -> None:
             up[table.parent[row]] += up[row]
     np.testing.assert_allclose(path_sums(levels, table.reward), down, atol=1e-12)
     np.testing.assert_allclose(subtree_sums(levels, table.reward), up, atol=1e-12)
+    at_ends = [down[turn] for turn in table.leaf_turn]
+    np.testing.assert_allclose(trajectory_sums(table, levels, table.reward), at_ends, atol=1e-12)
+
+
+def test_trajectories_of_one_turn_are_their_own_sums_unless_one_failed() -> None:
+    stops = {0: StopReason.ENV_ERROR}
+    trees = [
+        tree_of([ROOT], {0: float(paid)}, stops=stops if paid == 2 else None) for paid in (1, 2, 3)
+    ]
+    whole, failed = (TurnTable.of([Group("g", "g", tuple(some))]) for some in (trees[::2], trees))
+    for table in (whole, failed):
+        assert trajectory_sums(table, Levels.of(table), table.reward).tolist() == [1.0, 3.0]
+    assert at_leaves(whole, np.asarray([5.0, 7.0])).tolist() == [5.0, 7.0]
+    assert at_leaves(failed, np.asarray([5.0, 7.0])).tolist() == [5.0, 0.0, 7.0]
 
 
 def test_a_chain_of_five_thousand_turns_is_credited() -> None:
