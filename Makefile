@@ -28,9 +28,10 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/agentrl run recipes/arpo_search.yaml
 
-# Two files at a time: half of the tests wait for programs that they started.
+# Two files at a time, in the order of tests/conftest.py: half of the tests wait for programs that
+# they started.
 test: install
-	$(BIN)/pytest -q -rs -n 2 --dist loadfile
+	$(BIN)/pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff format --check .

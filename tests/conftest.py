@@ -1,5 +1,7 @@
 """What all tests share: CI forbids skips (unless only a GPU would mend one) and draws nothing new.
 
+Long files run first, so that several workers end together (`make test`).
+
 Property tests draw other examples in every run at a desk, where what they find can be mended; CI
 judges a commit, so there the examples follow from the test alone.
 """
@@ -15,6 +17,12 @@ from hypothesis import settings
 settings.register_profile("agentrl_ci", derandomize=True)
 if os.environ.get("AGENTRL_FORBID_SKIPS"):
     settings.load_profile("agentrl_ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of slow tests first, or a worker ends with a long one while the others have none."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.hookimpl(hookwrapper=True)

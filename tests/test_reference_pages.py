@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import griffe
@@ -60,12 +61,18 @@ def page(name: str) -> str:
         "(`--write`)."
     ]
     for module in modules:
-        parts += _module(_load(f"agentrl.{module}"))
+        parts += _module(_load(module))
     return "\n\n".join(parts) + "\n"
 
 
+@cache
+def _package() -> griffe.Object | griffe.Alias:
+    """The whole package: griffe reads all of it for whatever is asked, so it is asked once."""
+    return griffe.load("agentrl", search_paths=[ROOT], allow_inspection=False)
+
+
 def _load(name: str) -> griffe.Module:
-    loaded = griffe.load(name, search_paths=[ROOT], allow_inspection=False)
+    loaded = _package()[name]
     assert isinstance(loaded, griffe.Module)
     return loaded
 
