@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Literal, Protocol, TypeVar
 
 from agentrl.core.errors import EngineError
 from agentrl.core.types import Float32, Group, Int32, StopReason, Task
+from agentrl.rollout.deadline import all_of
 
 T = TypeVar("T")
 
@@ -19,6 +21,8 @@ _ALIVE_SECONDS = 60.0
 
 _PUSH_SECONDS = 600.0
 """How long a member may take for new weights, or for probes, before its engine is replaced."""
+
+log = logging.getLogger(__name__)
 
 
 class MemberLostError(EngineError):
@@ -127,8 +131,8 @@ class Fleet:
         self.report = FleetReport()
 
     async def start(self) -> None:
-        """Start all members."""
-        await asyncio.gather(*(seat.member.start() for seat in self._seats))
+        """Start all members; the first that cannot be started stops the others."""
+        await all_of(seat.member.start() for seat in self._seats)
 
     async def play(
         self, jobs: Sequence[Job], *, done: Callable[[Group], None] | None = None
@@ -246,7 +250,10 @@ class Fleet:
         return scores
 
     async def _each(self, ask: Callable[[Member], Coroutine[object, object, T]]) -> list[T]:
-        """What every member answers; one that is lost meanwhile is replaced and asked again."""
+        """What every member answers; one that is lost meanwhile is replaced and asked again.
+
+        The first error is raised when all are done: nobody is left half replaced.
+        """
 
         async def one(index: int) -> T:
             seat = self._seats[index]
@@ -260,11 +267,16 @@ class Fleet:
                     await self._restart_engine(seat, generation)
             return await self._soon(ask(seat.member), "new weights, or probes of them,")
 
-        return list(await asyncio.gather(*(one(index) for index in range(len(self._seats)))))
+        asked = [asyncio.ensure_future(one(index)) for index in range(len(self._seats))]
+        await asyncio.gather(*asked, return_exceptions=True)
+        return [each.result() for each in asked]
 
     async def close(self) -> None:
-        """Close all members."""
-        await asyncio.gather(*(seat.member.close() for seat in self._seats))
+        """Close all members; one that cannot be closed is named in the log and given up."""
+        ends = (seat.member.close() for seat in self._seats)
+        for index, found in enumerate(await asyncio.gather(*ends, return_exceptions=True)):
+            if isinstance(found, Exception):
+                log.warning("rollout worker %d did not close: %r", index, found)
 
 
 def _engine_failed(group: Group) -> bool:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from pathlib import Path
 
 import ray
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+)
 
 from agentrl.core.types import Float32, Group, Int32
 from agentrl.rollout.host import HostSpec
@@ -14,6 +21,11 @@ from agentrl.workers.fleet import Job, MemberLostError
 from agentrl.workers.local import LocalMember
 from agentrl.workers.nodes import Courier, enter, require_policy, this_node
 from agentrl.workers.placement import strategy
+
+_CLOSE_SECONDS = 120.0
+"""How long a host may take to close before its process is ended as it is."""
+
+log = logging.getLogger(__name__)
 
 
 class RolloutActor:
@@ -52,7 +64,10 @@ class RolloutActor:
 
 
 class RayMember:
-    """A member in an actor of its own; every call of a dead actor is a `MemberLostError`."""
+    """A member in an actor of its own; every call of a dead actor is a `MemberLostError`.
+
+    An actor that was lost once is ended: it may only be out of reach, and would keep its GPU.
+    """
 
     def __init__(
         self,
@@ -79,7 +94,8 @@ class RayMember:
             return await getattr(self.actor, method).remote(*arguments)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from error
-        except (RayActorError, ActorUnschedulableError) as error:
+        except (RayActorError, ActorUnschedulableError, ObjectLostError) as error:
+            ray.kill(self.actor)
             raise MemberLostError(f"a rollout worker died: {str(error).splitlines()[0]}") from error
 
     async def start(self) -> None:
@@ -108,9 +124,12 @@ class RayMember:
         await self._call("restart_engine")
 
     async def close(self) -> None:
-        """Close the host, then end the process; a dead one needs neither."""
+        """Close the host, then end the process, however that went."""
         try:
-            await self._call("close")
+            await asyncio.wait_for(self._call("close"), _CLOSE_SECONDS)
         except MemberLostError:
             return
-        ray.kill(self.actor)
+        except TimeoutError:
+            log.warning("a rollout worker did not close within %g s: it is ended", _CLOSE_SECONDS)
+        finally:
+            ray.kill(self.actor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +53,13 @@ class Runtime:
         self.learner.export(folder / "model.safetensors")
 
     async def close(self) -> None:
-        """End all workers."""
-        await self.fleet.close()
-        if self.optional_learner is not None:
-            self.optional_learner.close()
-        if self.cluster is not None:
-            await asyncio.to_thread(self.cluster.close)
+        """End all workers: the fleet, the learner, then what they had of the cluster."""
+        async with AsyncExitStack() as ending:  # the last first, and all of them
+            if self.cluster is not None:
+                ending.push_async_callback(asyncio.to_thread, self.cluster.close)
+            if self.optional_learner is not None:
+                ending.callback(self.optional_learner.close)
+            ending.push_async_callback(self.fleet.close)
 
 
 def save_frame(model: str, folder: Path) -> None:
@@ -98,9 +99,13 @@ async def open_runtime(
     def open_learner() -> PolicyLearner | None:
         return None if out is None else _learner(recipe, model, objective, out, cluster)
 
-    started, trained = await asyncio.gather(
-        fleet.start(), asyncio.to_thread(open_learner), return_exceptions=True
-    )
+    try:
+        started, trained = await asyncio.gather(
+            fleet.start(), asyncio.to_thread(open_learner), return_exceptions=True
+        )
+    except asyncio.CancelledError:
+        await Runtime(fleet, renderer, model, None, open_learner, cluster).close()
+        raise
     learner = None if isinstance(trained, BaseException) else trained
     runtime = Runtime(fleet, renderer, model, learner, open_learner, cluster)
     for outcome in (started, trained):
@@ -126,13 +131,12 @@ async def open_fleet(
         model = str(Path(model).absolute())
     cluster = _cluster(recipe, ranks=0)
     fleet = _fleet(recipe, replace(_spec(recipe, model), images=images), cluster)
-    try:
+    async with AsyncExitStack() as ending:
+        if cluster is not None:
+            ending.push_async_callback(asyncio.to_thread, cluster.close)
+        ending.push_async_callback(fleet.close)
         await fleet.start()
         yield fleet
-    finally:
-        await fleet.close()
-        if cluster is not None:
-            await asyncio.to_thread(cluster.close)
 
 
 def _cluster(recipe: Recipe, *, ranks: int) -> Cluster | None:
