@@ -69,6 +69,9 @@ class VllmEngine:
             await asyncio.wrap_future(loop.start())
         except SetupError:
             raise
+        except asyncio.CancelledError:
+            loop.leave()  # what is being built has nobody who would close it
+            raise
         except Exception as error:
             raise EngineError(f"vllm could not start with {self._model!r}: {error}") from error
         self._loop = loop

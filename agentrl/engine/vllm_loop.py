@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,11 @@ from agentrl.core.errors import EngineError
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.llm_engine import LLMEngine
+
+_STOP_SECONDS = 60.0
+"""How long the step on its way may take when the engine is to end."""
+
+log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -85,13 +91,23 @@ class EngineLoop:
         self._put(_Load(act, version, future), future)
         return future
 
-    def stop(self) -> None:
-        """End the thread and wait for it; requests on the way fail."""
+    def leave(self) -> None:
+        """End the thread after its step, or as soon as the engine is built; nobody waits for it."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def stop(self, *, seconds: float = _STOP_SECONDS) -> None:
+        """End the thread and wait for it; requests on the way fail.
+
+        A thread whose step takes longer than `seconds` is left behind with its engine.
+        """
+        self.leave()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.warning("vllm hangs in a step for %g s: its engine is not freed", seconds)
+            self._fail_all()
 
     def _put(self, item: _Request | _Load, future: Future[Answer] | Future[None]) -> None:
         with self._changed:
@@ -111,14 +127,17 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             engine = self._build()
-        except Exception as error:  # handed to whoever waits for the start
+        except BaseException as error:  # handed to whoever waits for the start, an exit too
             self.error = error
-            self._ready.set_exception(error)
+            if self._ready.set_running_or_notify_cancel():
+                known = isinstance(error, Exception)
+                self._ready.set_exception(error if known else EngineError(repr(error)))
             return
-        self._ready.set_result(None)
         try:
-            while self._turn(engine):
-                pass
+            if self._ready.set_running_or_notify_cancel():
+                self._ready.set_result(None)
+                while self._turn(engine):
+                    pass
         except Exception as error:  # told to every request, and to every later one
             self.error = error
         finally:
