@@ -98,7 +98,8 @@ class RolloutHost:
             self._make_env = await self._pool.factory(self.spec.env_id, self.spec.env_args)
         probe = self._make_env()
         forkable, name = probe.forkable, type(probe).__name__
-        await probe.close()
+        with contextlib.suppress(OverdueError):  # it never acted: nothing hangs on its end
+            await within(probe.close(), self.spec.rollout.limits.close_seconds)
         if self.spec.sampler.needs_fork and forkable == "no":
             raise RecipeError(
                 f"the sampler branches in the middle of an episode and {name} has forkable = "
@@ -192,20 +193,19 @@ class RolloutHost:
         """End what is played, the watchdog, engine and environment hosts; may be called twice."""
         if self._watchdog is not None:
             self._watchdog.stop()
-        # A caller elsewhere that gave up was not heard here: environments close before the engine.
-        for sampling in self._playing:
-            sampling.cancel()
-        if self._playing:
-            await asyncio.wait(self._playing, timeout=self.spec.rollout.limits.close_seconds)
         stage, self._stage = self._stage, None
-        try:
-            if stage is not None:
-                await stage.engine.close()
-        finally:
-            if self._oracle is not None:
-                await self._oracle.close()
+        async with contextlib.AsyncExitStack() as ending:  # the last first, and all of them
             if self._pool is not None:
-                await self._pool.close()
+                ending.push_async_callback(self._pool.close)
+            if self._oracle is not None:
+                ending.push_async_callback(self._oracle.close)
+            if stage is not None:
+                ending.push_async_callback(stage.engine.close)
+            # A caller elsewhere that gave up was not heard here; environments close before engines.
+            for sampling in self._playing:
+                sampling.cancel()
+            if self._playing:
+                await asyncio.wait(self._playing, timeout=self.spec.rollout.limits.close_seconds)
 
     @property
     def _ready(self) -> Stage:

@@ -112,6 +112,43 @@ async def test_no_more_episodes_live_than_allowed_and_all_are_played():
     assert [len(group.trees) for group in groups] == [3] * 8
 
 
+async def test_an_environment_that_hangs_when_it_is_closed_unplayed_does_not_stop_the_start():
+    class Hanging(CountEnv):
+        async def close(self):
+            if not self.count:
+                await asyncio.sleep(3600)
+            await super().close()
+
+    host = await started(spec(limits=LimitsSettings(close_seconds=0.01)), Hanging)
+    assert len((await host.sample_group(Task("t"), seed=0)).trees) == 3
+    await host.close()
+
+
+async def test_a_host_whose_closing_is_cancelled_closes_its_engine_all_the_same():
+    class Stubborn(CountEnv):
+        async def close(self):
+            reached.set()
+            await asyncio.sleep(0.05 if self.count else 0)
+            await super().close()
+
+    class Closable(RuleEngine):
+        closed = 0
+
+        async def close(self):
+            self.closed += 1
+
+    engine, reached = Closable(rule), asyncio.Event()
+    host = await started(spec(), Stubborn, engine)
+    playing = asyncio.ensure_future(host.sample_group(Task("t"), seed=0))
+    reached.clear()
+    await reached.wait()
+    closing = asyncio.ensure_future(host.close())
+    await asyncio.sleep(0.001)
+    closing.cancel()
+    await asyncio.wait([closing, playing])
+    assert engine.closed == 1 and closing.cancelled()
+
+
 async def test_evaluation_plays_chains_at_its_own_temperature():
     engine = RuleEngine(rule)
     host = await started(spec(ArpoSampler()), engine=engine)
