@@ -120,7 +120,16 @@ class Curriculum:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave.
+
+        Raises DataError where it knows tasks that are not there any more.
+        """
+        gone = [id_ for id_ in state if id_ not in self._index]
+        if gone:
+            raise DataError(
+                f"train.curriculum: the checkpoint knows task {gone[0]!r}, which the environment "
+                f"has no more ({len(gone)} are gone); bring its data back, or start a new run"
+            )
         for id_, (total, count) in state.items():
             index = self._index[id_]
             self._sums[index], self._counts[index] = total, count

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agentrl.core.errors import DataError
 from agentrl.core.types import ROOT, Group, StopReason, Task
 from agentrl.recipe.selection import CurriculumSettings
 from agentrl.testing.trees import chains, tree_of
@@ -25,6 +26,13 @@ def group(task: str, returns: list[float]) -> Group:
 
 def drawn(curriculum: Curriculum, position: int, count: int, **others) -> str:
     return "".join(task.id for task in curriculum.take(position, count, **others))
+
+
+def test_a_state_of_tasks_that_are_gone_is_refused() -> None:
+    one = Curriculum(TASKS, CurriculumSettings(), seed=0)
+    one.observe([group("b", [1])], "reward")
+    with pytest.raises(DataError, match=r"knows task 'b', .* \(1 are gone\)"):
+        Curriculum(TASKS[2:], CurriculumSettings(), seed=0).restore(one.state())
 
 
 def test_rates_and_chances_by_hand() -> None:
