@@ -20,7 +20,6 @@ from agentrl.samplers.chain import ChainSampler
 pytestmark = pytest.mark.slow
 pytest.importorskip("vllm")
 
-TASKS = make_env("search/facts").tasks("eval")[:10]
 ROLLOUT = RolloutSettings(
     sampling=SamplingSettings(max_tokens_per_turn=32), limits=LimitsSettings(max_tokens=512)
 )
@@ -41,8 +40,9 @@ async def played(engine: AnyEngine, model: str) -> list[Trajectory]:
     host = RolloutHost(spec)
     await host.start()
     try:
+        tasks = make_env("search/facts").tasks("eval")[:10]
         groups = await asyncio.gather(
-            *(host.evaluate(task, seed=1, temperature=0.0) for task in TASKS)
+            *(host.evaluate(task, seed=1, temperature=0.0) for task in tasks)
         )
     finally:
         await host.close()
