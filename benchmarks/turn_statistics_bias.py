@@ -12,26 +12,28 @@ the true gradient, over the true gradient's length; `angle` between them in degr
 expected step makes the policy worse); `noise`, the estimate's standard deviation over the length
 of its mean. First with trajectories of exactly three turns, then of one to three.
 
-Then where credit lands on a task of two turns in which only the second one matters: the share of
-|net credit| (positive + negative, what a gradient carries at an importance ratio of 1) on second
-turns' tokens, for 1,000 two-armed trees that are each a group, for the same number in groups of
-four, and for chains in groups of eight. docs/credit_bias.md says what follows.
+Then where credit lands on a task in which only the second turn matters: the share of |net credit|
+(positive + negative, what a gradient carries at an importance ratio of 1) on second turns' tokens,
+for the shapes of `SHAPES`. A critic's values are exact, or a table learned from 300 other
+trajectories (`agentrl.testing.state_values`). docs/credit_bias.md says what follows.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
-from agentrl.core.types import Float64, Group
+from agentrl.core.types import Float64
 from agentrl.credit import (
     ArpoCredit,
     At2poCredit,
+    BilevelGaeCredit,
+    GaeCredit,
     GigpoCredit,
     GrpoCredit,
+    HgpoCredit,
     MtGrpoCredit,
     ReinforcePPCredit,
     RlooCredit,
@@ -39,11 +41,14 @@ from agentrl.credit import (
     TreeGrpoCredit,
     TreePoCredit,
     TreeRlCredit,
+    TurnGaeCredit,
     TurnGrpoCredit,
     TurnTable,
     assign,
 )
 from agentrl.credit.aggregate import CreditMethod
+from agentrl.credit.values import ValueBaseline
+from agentrl.testing.state_values import state_values, with_state_values
 from agentrl.testing.tiny_task import TinyTask
 from agentrl.testing.trees import second_turn_groups
 
@@ -72,25 +77,58 @@ LANDING: dict[str, CreditMethod] = {
     "arpo": ArpoCredit(),
     "tree_grpo": TreeGrpoCredit(),
     "tree_grpo, intra": TreeGrpoCredit(terms="intra"),
-    "gigpo": GigpoCredit(),
-    "turn_grpo, steps": TurnGrpoCredit(),
-    "turn_grpo, turn": TurnGrpoCredit(baseline="turn"),
-    "turn_grpo, turn, gamma 0": TurnGrpoCredit(baseline="turn", gamma=0.0),
-    "turn_grpo, leave_one_out": TurnGrpoCredit(baseline="leave_one_out", scale="none"),
-    "mt_grpo": MtGrpoCredit(),
     "at2po": At2poCredit(),
     "tree_rl": TreeRlCredit(),
     "tree_po": TreePoCredit(),
     "spo": SpoCredit(),
+    "gigpo": GigpoCredit(),
+    "hgpo": HgpoCredit(),
+    "mt_grpo": MtGrpoCredit(),
+    "turn_grpo, steps": TurnGrpoCredit(),
+    "turn_grpo, turn": TurnGrpoCredit(baseline="turn"),
+    "turn_grpo, leave_one_out": TurnGrpoCredit(baseline="leave_one_out", scale="none"),
+    "turn_grpo, steps, gamma 0": TurnGrpoCredit(gamma=0.0),
+    "turn_grpo, turn, gamma 0": TurnGrpoCredit(baseline="turn", gamma=0.0),
+    **{
+        f"{cls().type}, lam {lam:g}": cls(lam=lam)
+        for cls in (GaeCredit, TurnGaeCredit, BilevelGaeCredit)
+        for lam in (1.0, 0.95, 0.0)
+    },
 }
 
+SHAPES = {
+    "1 tree, 2 arms": {"groups": 1000, "trees": 1, "arms": 2},
+    "4 trees, 2 arms": {"groups": 250, "trees": 4, "arms": 2},
+    "6 trees, 6 arms": {"groups": 60, "trees": 6, "arms": 6},
+    "8 chains": {"groups": 250, "trees": 8, "arms": 1},
+    "8 chains, one turn more": {"groups": 250, "trees": 8, "arms": 1, "closing": 1},
+}
+"""What a group is (`second_turn_groups`); first turns lead to one of three states."""
 
-def second_turn_share(groups: Sequence[Group], method: CreditMethod) -> str:
+
+def second_turn_share(table: TurnTable, method: CreditMethod) -> str:
     """Part of |net credit| on the tokens of second turns, in per cent; - where there is none."""
-    table = TurnTable.of(groups, with_tokens=method.needs_tokens)
     credit = assign(table, method).credit.at_turns(table)
     worth = table.tokens * np.abs(credit.positive + credit.negative)
-    return f"{100 * worth[table.depth == 1].sum() / worth.sum():.1f}" if worth.any() else "-"
+    return f"{100 * worth[table.depth == 1].sum() / worth.sum():.0f}" if worth.any() else "-"
+
+
+def where_credit_lands() -> None:
+    """Print the share of each method and shape."""
+    print(f"per cent of |net credit| on the second turn: {'; '.join(SHAPES)}")
+    print("of methods with a critic: with exact values / with values learned elsewhere")
+    exact = {"first": 0.5, "room-0": 0.5, "room-1": 0.5, "room-2": 0.5, "closing": 0.0}
+    other = second_turn_groups(1, groups=300, trees=1, arms=1, rooms=3, closing=1)
+    critics = [exact, state_values(other)]
+    made = [second_turn_groups(0, rooms=3, **shape) for shape in SHAPES.values()]
+    for name, method in LANDING.items():
+        cells = []
+        for groups in made:
+            tables = [TurnTable.of(groups, with_tokens=method.needs_tokens)]
+            if isinstance(method, ValueBaseline):
+                tables = [with_state_values(groups, values) for values in critics]
+            cells.append(" / ".join(second_turn_share(table, method) for table in tables))
+        print(f"{name:30}", *(f"{cell:>9}" for cell in cells))
 
 
 def measure(method: CreditMethod, task: TinyTask, size: int) -> tuple[float, float, float]:
@@ -123,13 +161,7 @@ def main() -> None:
             rows = np.array([measure(method, task, args.size) for task in tasks])
             worse = f"{100 * np.mean(rows[:, 1] > 90):3.0f} %"
             print(f"{name:30}", *(spread(column) for column in rows.T), worse, sep="  ")
-    made = [
-        second_turn_groups(0, groups=groups, trees=trees, arms=arms)
-        for groups, trees, arms in [(1000, 1, 2), (250, 4, 2), (250, 8, 1)]
-    ]
-    print("per cent of |net credit| on the second turn: one tree a group, four trees, eight chains")
-    for name, method in LANDING.items():
-        print(f"{name:30}", *(f"{second_turn_share(groups, method):>6}" for groups in made))
+    where_credit_lands()
     print(f"{time.monotonic() - started:.1f} s")
 
 

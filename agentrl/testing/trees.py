@@ -101,12 +101,14 @@ def _wide_turn(rng: np.random.Generator, tokens: int, vocabulary: int, *, uncert
     )
 
 
-def second_turn_groups(seed: int, *, groups: int, trees: int, arms: int) -> list[Group]:
+def second_turn_groups(
+    seed: int, *, groups: int, trees: int, arms: int, rooms: int = 1, closing: int = 0
+) -> list[Group]:
     """Groups of trees of one first turn and `arms` second turns, of which each pays 0 or 1.
 
     What is paid is drawn for every second turn by itself, so nothing depends on the first one. All
-    first turns act from one state, and all second turns of a group from another. One arm makes
-    chains.
+    first turns act from one state, and lead to one of `rooms` others, in which the second turns
+    act. `closing` turns that are never paid follow each. One arm makes chains.
     """
     rng = np.random.default_rng(seed)
     made = []
@@ -114,8 +116,11 @@ def second_turn_groups(seed: int, *, groups: int, trees: int, arms: int) -> list
         grown = []
         for _ in range(trees):
             paid = {1 + arm: float(rng.random() < 0.5) for arm in range(arms)}
-            tree = tree_of([ROOT, *[0] * arms], paid)
-            states = ["first", *["second"] * arms]
+            room = f"room-{rng.integers(rooms)}" if rooms > 1 else "second"
+            later = [range(1 + arms * layer, 1 + arms * (layer + 1)) for layer in range(closing)]
+            parents = [ROOT, *[0] * arms, *(node for layer in later for node in layer)]
+            tree = tree_of(parents, paid)
+            states = ["first", *[room] * arms, *["closing"] * arms * closing]
             tree.turns[:] = [
                 replace(turn, state_key=state)
                 for turn, state in zip(tree.turns, states, strict=True)
