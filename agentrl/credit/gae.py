@@ -27,8 +27,8 @@ class GaeCredit(ValueBaseline):
     t + 1 is the *next action token*: what the environment says in between is neither valued nor
     discounted, so the result is that on the sequence without it (verl does the same; OpenRLHF
     spends gamma lam on observation tokens, oat bootstraps from one: both differ as soon as
-    gamma lam < 1). r_t is a turn's reward at its last token and 0 at the others, each less what KL in
-    the reward charges there. After a terminated trajectory V = 0. Values learn R_t = A_t + V_t.
+    gamma lam < 1). r_t is a turn's reward at its last token and 0 at the others, each less what KL
+    in the reward charges there. After a terminated trajectory V = 0. Values learn R_t = A_t + V_t.
 
     `gamma` is 1 because the return that is evaluated is undiscounted. `lam` 0.95 is PPO's (and
     TRL's): credit reaches some 20 tokens back by itself and further through the critic; with 1

@@ -9,7 +9,7 @@ import numpy as np
 from agentrl.core.errors import ContractError
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, GroupBaseline, LeafAdvantages
-from agentrl.credit.steps import Steps
+from agentrl.credit.steps import Steps, paid_before
 from agentrl.credit.subtree import Levels, path_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 
@@ -17,8 +17,9 @@ from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 class OtbCredit(GroupBaseline):
     """The baseline of least variance at every token (OTB, arXiv:2602.07078).
 
-    With G_it the rewards of trajectory i from its t-th action token on, and w_it the squared
-    norm of the gradient of that token's log-probability with respect to the logits:
+    With G_it the rewards of trajectory i from its t-th action token on (a turn's at its last, what
+    KL in the reward charges at each token's own), and w_it the squared norm of the gradient of that
+    token's log-probability with respect to the logits:
 
         w_it = 1 - 2 pi(token) + sum over the vocabulary of pi^2
         W_it = w_i1 + ... + w_it
@@ -53,10 +54,11 @@ class OtbCredit(GroupBaseline):
         counted = self.returns(table, levels).counted[steps.leaf]
         to_go = np.where(counted, steps.to_go(table.reward[steps.turn]), 0.0)
         baseline, members = self._baseline(table, levels, steps, to_go, counted)
+        before = paid_before(table)
 
         positive, negative, total = np.zeros((3, int(table.tokens.sum())))
         for step, token in steps.copies(table, leaves.trains):
-            value, mean = to_go[step], baseline[token]
+            value, mean = to_go[step] - before[token], baseline[token]
             apart = value - mean
             apart[np.abs(apart) <= EQUAL * np.maximum(1.0, np.abs(mean))] = 0.0
             lone = members[token] < 2
@@ -78,6 +80,7 @@ class OtbCredit(GroupBaseline):
             np.bincount(steps.turn, values, turns).astype(np.float64)[turn]
             for values in (counted, to_go)
         )
+        returns = returns - copies * paid_before(table)
 
         def summed(values: Float64) -> Float64:
             return np.bincount(place, values, places).astype(np.float64)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, LeafAdvantages
-from agentrl.credit.steps import Copies, Steps, TurnLevel, paid_before
+from agentrl.credit.steps import Steps, TurnLevel, paid_before
 from agentrl.credit.subtree import Levels
 from agentrl.credit.table import Bool, Credit, TurnTable
+from agentrl.credit.values import Moments, moments
 
 
 class ReinforcePPCredit(TurnLevel):
@@ -49,11 +50,12 @@ class ReinforcePPCredit(TurnLevel):
 
     def advantages(self, table: TurnTable, steps: Steps, counted: Bool) -> Float64:
         """A (S,) of all steps' first tokens, over the tokens of `counted` (L,) trajectories."""
-        to_go, among = self._to_go(table, steps, counted)
+        to_go, counted = self._to_go(table, steps, counted)
+        among = counted[steps.leaf]
         if table.token_rewards is None:
             return whitened(to_go, np.where(among, table.tokens[steps.turn], 0.0))
-        value, has = _of_copies(table, Copies.of(table, steps), to_go, among)
-        return moments(value, has).whitened(to_go, among)
+        center, scale = _over_tokens(table, steps, to_go, counted)
+        return np.where(among, (to_go - center) * scale, 0.0)
 
     def __call__(
         self,
@@ -63,25 +65,31 @@ class ReinforcePPCredit(TurnLevel):
         levels: Levels | None = None,
         leaves: LeafAdvantages | None = None,
     ) -> Credit:
-        """Credit of all turns, or of all tokens where some are charged by themselves."""
+        """Credit of all turns; of all tokens where some are paid by themselves."""
         if table.token_rewards is None:
             return super().__call__(table, row_weights, levels=levels, leaves=leaves)
         levels, steps = levels or Levels.of(table), Steps.of(table)
         trains = (leaves or self.compare(table, levels)).trains
-        copies = Copies.of(table, steps)
-        to_go, among = self._to_go(table, steps, self.returns(table, levels).counted)
-        value, has = _of_copies(table, copies, to_go, among)
-        weight = (trains * row_weights)[steps.leaf][copies.step]
-        return copies.credit(table, moments(value, has).whitened(value, has), weight)
+        to_go, counted = self._to_go(table, steps, self.returns(table, levels).counted)
+        center, scale = _over_tokens(table, steps, to_go, counted)
+        before = paid_before(table)
+        positive, negative, total = np.zeros((3, len(before)))
+        for step, token in steps.copies(table, trains):
+            leaf = steps.leaf[step]
+            gain = row_weights[leaf] * (to_go[step] - before[token] - center) * scale
+            np.add.at(positive, token, np.where(counted[leaf], np.maximum(gain, 0.0), 0.0))
+            np.add.at(negative, token, np.where(counted[leaf], np.minimum(gain, 0.0), 0.0))
+            np.add.at(total, token, row_weights[leaf])
+        return Credit(positive, negative, total, "token")
 
     def _to_go(self, table: TurnTable, steps: Steps, counted: Bool) -> tuple[Float64, Bool]:
-        """G (S,) of all steps, and which of them are in the statistics."""
+        """G (S,) of all steps, and which trajectories (L,) are in the statistics."""
         reward = table.reward[steps.turn]
         if self.baseline == "group":
             mean, size = self._groups(table, counted)
             reward[: len(mean)] -= mean  # Last steps stand first, in the order of the leaves.
             counted = counted & (size >= (2 if self.needs_group else 1))
-        return steps.to_go(reward, self.gamma), counted[steps.leaf]
+        return steps.to_go(reward, self.gamma), counted
 
     def _groups(self, table: TurnTable, counted: Bool) -> tuple[Float64, Float64]:
         """The mean return (L,) of each leaf's group, 0 in groups of one, and the group's size."""
@@ -91,37 +99,10 @@ class ReinforcePPCredit(TurnLevel):
         return np.where(size > 1, mean, 0.0)[table.leaf_group], size[table.leaf_group]
 
 
-def _of_copies(
-    table: TurnTable, copies: Copies, to_go: Float64, among: Bool
-) -> tuple[Float64, Bool]:
-    """G and what is in the statistics, both (C,), from those of the steps (S,)."""
-    return to_go[copies.step] - paid_before(table)[copies.token], among[copies.step]
-
-
-class Moments(NamedTuple):
-    """Mean and sqrt(variance + 1e-8) of some values; infinite where all are equal, or one alone."""
-
-    mean: float
-    spread: float
-
-    def whitened(self, values: Float64, counted: Bool) -> Float64:
-        """(value - mean) / spread where counted, else 0."""
-        # The sum turns -0.0 into 0.0.
-        return np.where(counted, (values - self.mean) / self.spread, 0.0) + 0.0
-
-
-def moments(values: Float64, weight: Float64 | Bool) -> Moments:
-    """Of `values`, each counted `weight` times, ddof = 1; equal are those equal but for rounding."""
-    counted = weight > 0
-    total = float(weight.sum())
-    if total <= 1.0:
-        return Moments(0.0, np.inf)
-    among = values[counted]
-    mean = float(weight[counted] @ among) / total
-    if among.max() - among.min() <= EQUAL * max(1.0, abs(mean)):
-        return Moments(mean, np.inf)
-    variance = float(weight[counted] @ (among - mean) ** 2) / (total - 1.0)
-    return Moments(mean, float(np.sqrt(variance + 1e-8)))
+def _over_tokens(table: TurnTable, steps: Steps, to_go: Float64, counted: Bool) -> Moments:
+    """Those of the returns from all tokens of the `counted` (L,) trajectories on."""
+    before = paid_before(table)
+    return moments(to_go[step] - before[token] for step, token in steps.copies(table, counted))
 
 
 def whitened(values: Float64, weight: Float64) -> Float64:
@@ -129,4 +110,13 @@ def whitened(values: Float64, weight: Float64) -> Float64:
 
     Exactly 0 where all counted values are equal but for rounding, and where one is counted.
     """
-    return moments(values, weight).whitened(values, weight > 0)
+    counted = weight > 0
+    total = float(weight.sum())
+    if total <= 1.0:
+        return np.zeros(len(values))
+    among = values[counted]
+    mean = float(weight[counted] @ among) / total
+    if among.max() - among.min() <= EQUAL * max(1.0, abs(mean)):
+        return np.zeros(len(values))
+    variance = float(weight[counted] @ (among - mean) ** 2) / (total - 1.0)
+    return np.where(counted, (values - mean) / np.sqrt(variance + 1e-8), 0.0)

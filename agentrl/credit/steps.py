@@ -88,36 +88,6 @@ class Steps(NamedTuple):
         return Credit(positive=positive, negative=negative, weight=total)
 
 
-class Copies(NamedTuple):
-    """Action tokens, shared ones once for each of their trajectories: C copies.
-
-    `step` (C,) is the step that a copy is of, `token` (C,) which of the table's tokens it is.
-    """
-
-    step: Int64
-    token: Int64
-
-    @classmethod
-    def of(cls, table: TurnTable, steps: Steps) -> Copies:
-        """All tokens of all steps, in the order of the steps."""
-        size = table.tokens[steps.turn]
-        step = np.repeat(np.arange(len(size)), size)
-        shift = table.token_starts[steps.turn] - (np.cumsum(size) - size)
-        return cls(step, np.arange(len(step)) + shift[step])
-
-    def credit(self, table: TurnTable, advantage: Float64, weight: Float64) -> Credit:
-        """Each token's sums over its copies of w * max(A, 0), w * min(A, 0) and w, given (C,)."""
-        positive, negative, total = (
-            np.bincount(self.token, values, int(table.tokens.sum())).astype(np.float64)
-            for values in (
-                weight * np.maximum(advantage, 0.0),
-                weight * np.minimum(advantage, 0.0),
-                weight,
-            )
-        )
-        return Credit(positive, negative, total, "token")
-
-
 def paid_before(table: TurnTable) -> Float64:
     """What (N,) of its turn's reward is paid at tokens before each one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -68,8 +68,8 @@ class ValueBaseline(Settings):
     shared token carries the advantages of all its trajectories apart: all as if each had a copy.
     The reward of a turn stands at its last action token, but for what a penalty charges at single
     tokens (`TurnTable.token_rewards`); that of a turn without any, at the last one before it on the
-    path. The cost is linear in the tokens of the trajectories laid out flat,
-    which is what a shared token's several advantages are, and never more.
+    path. The cost is linear in the tokens of the trajectories laid out flat, which is what a shared
+    token's several advantages are, and never more.
 
     `whiten` subtracts the mean of the advantages and divides by sqrt(variance + 1e-8), over the
     iteration's trained action tokens (variance unbiased, as in verl and TRL); advantages that are
@@ -131,7 +131,9 @@ class ValueBaseline(Settings):
         """Credit of all N action tokens; `row_weights` (L,) as from `aggregate.row_weights`."""
         trains = (leaves or self.compare(table, levels)).trains
         paths = _Paths.of(self, table, trains)
-        center, scale = _moments(paths) if self.whiten else (0.0, 1.0)
+        center, scale = 0.0, 1.0
+        if self.whiten:
+            center, scale = moments(one.advantage for one in paths.copies())
         positive, negative, weight = np.zeros((3, int(table.tokens.sum())))
         for leaf, token, advantage in paths.copies():
             w = row_weights[leaf]
@@ -217,25 +219,27 @@ class _Paths:
         return found
 
 
-class _Moments(NamedTuple):
+class Moments(NamedTuple):
+    """Mean and 1 / sqrt(variance + 1e-8) of some values; the scale is 0 where all are equal."""
+
     center: float
     scale: float
 
 
-def _moments(paths: _Paths) -> _Moments:
-    """Mean and 1 / sqrt(variance + 1e-8) of all copies' advantages; scale 0 where all are equal."""
+def moments(parts: Iterable[Float64]) -> Moments:
+    """Of all values of `parts` together, ddof = 1; equal are those equal but for rounding."""
     count, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
-    for _, _, advantage in paths.copies():
-        if not len(advantage):
+    for values in parts:
+        if not len(values):
             continue
-        size, own = len(advantage), float(advantage.mean())
+        size, own = len(values), float(values.mean())
         apart, count = own - mean, count + size
-        squares += float(((advantage - own) ** 2).sum()) + apart**2 * size * (count - size) / count
+        squares += float(((values - own) ** 2).sum()) + apart**2 * size * (count - size) / count
         mean += apart * size / count
-        low, high = min(low, float(advantage.min())), max(high, float(advantage.max()))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
     if not count or high - low <= EQUAL * max(1.0, abs(mean)):
-        return _Moments(mean, 0.0)
-    return _Moments(mean, float(1.0 / np.sqrt(squares / (count - 1) + 1e-8)))
+        return Moments(mean, 0.0)
+    return Moments(mean, float(1.0 / np.sqrt(squares / (count - 1) + 1e-8)))
 
 
 def from_turn_end(table: TurnTable) -> Int64:

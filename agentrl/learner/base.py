@@ -13,8 +13,13 @@ from agentrl.learner.batch import Row
 class PolicyLearner(Protocol):
     """Turns batches into new weights. All methods block; any failure is raised."""
 
-    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
-        """One optimizer step over the global batch; returns `train/...` metrics."""
+    def update(
+        self, rows: Sequence[Row], denominator: float, *, kl: float | None = None
+    ) -> dict[str, float]:
+        """One optimizer step over the global batch; returns `train/...` metrics.
+
+        `kl` weighs the penalty against the reference in place of `learner.loss.kl`.
+        """
         ...
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from pydantic import Field, model_validator
 
 from agentrl.core.settings import Settings
 from agentrl.core.types import Float64
 from agentrl.credit.table import TurnTable
+from agentrl.learner.kl_control import check_start
 
 
 class KlInReward(Settings):
@@ -18,14 +21,15 @@ class KlInReward(Settings):
     reward it has the gradient of KL(policy ‖ reference), as k3 and k2 would not (and as a term of
     the loss k1 would have none, which is why `learner.loss` does not know it).
 
-    A turn's tokens are charged together at its end. The undiscounted return of a trajectory is the
-    same wherever they are charged, and returns-to-go take a turn as one action; a discount, or GAE
-    with lam below 1, sees them from the turn's end. Filters judge by what was earned, without the
-    penalty. "policy" is the one that sampled, by its own log-probabilities. The reference's cost a
-    forward pass an iteration; with beta 0.0 there is none, nor a reference in memory.
+    Each token is charged where it stands: methods that see tokens (`gae`, `bilevel_gae`, `otb`,
+    `reinforce_pp`) count it in what comes from that token on, and not later in the turn. For those
+    that compare whole trajectories it is part of the return, and for those that take a turn as one
+    action, of the turn's reward. Filters judge by what was earned, without the penalty. "policy" is
+    the one that sampled, by its own log-probabilities. The reference's cost a forward pass an
+    iteration; with beta 0.0 there is none, nor a reference in memory.
 
     `target` None keeps `beta` fixed. With a target the controller of Ziegler et al.
-    (arXiv:1909.08593, section 2.2) moves it after each iteration, see `adapted`.
+    (arXiv:1909.08593, section 2.2) moves it after each iteration, see `KlController.after`.
     """
 
     beta: float = Field(default=0.01, ge=0.0)
@@ -34,32 +38,28 @@ class KlInReward(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> KlInReward:
-        if self.target is not None and self.beta == 0.0:
-            raise ValueError(
-                "a controller multiplies beta, so from 0 it never leaves 0; start above it, or "
-                "leave `target` out"
-            )
+        check_start(self.beta, self.target, name="beta")
         return self
 
-    def adapted(self, beta: float, kl: float, trajectories: int) -> float:
-        """The next beta, after an iteration of so many trajectories with this mean KL of each.
 
-            beta * (1 + clip(kl / target - 1, -0.2, 0.2) * min(1, trajectories / horizon))
-
-        `kl` is the mean over trajectories of the sum over their tokens, in nats, as in the paper
-        (OpenRLHF compares `target` with the mean over tokens). Unchanged without a target.
-        """
-        if self.target is None:
-            return beta
-        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        return beta * (1.0 + error * min(1.0, trajectories / self.horizon))
-
-
-def k1_of_turns(table: TurnTable, logprobs: Float64, reference: Float64) -> Float64:
-    """Sum (K,) over each turn's tokens of log policy - log reference, both (N,).
+def k1_of_tokens(logprobs: Float64, reference: Float64) -> Float64:
+    """Log policy - log reference of action tokens, all (N,).
 
     A token that is not known (NaN in either) counts 0: it is on no trajectory.
     """
-    k1 = np.nan_to_num(logprobs - reference, nan=0.0)
+    return np.nan_to_num(logprobs - reference, nan=0.0)
+
+
+def charged(table: TurnTable, costs: Float64) -> TurnTable:
+    """`table` with rewards less the `costs` (N,) of action tokens, each paid at its own token.
+
+    What filters judge by stays what was earned.
+    """
     turn = np.repeat(np.arange(len(table.tokens)), table.tokens)
-    return np.bincount(turn, k1, len(table.tokens)).astype(np.float64)
+    score = table.reward if table.score is None else table.score
+    return replace(
+        table,
+        reward=table.reward - np.bincount(turn, costs, len(table.tokens)),
+        token_rewards=-costs,
+        score=score,
+    )

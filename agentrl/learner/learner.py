@@ -102,21 +102,29 @@ class Learner:
         self._closed = False
 
     def update(
-        self, rows: Sequence[Row], denominator: float, *, row_ids: Sequence[int] | None = None
+        self,
+        rows: Sequence[Row],
+        denominator: float,
+        *,
+        kl: float | None = None,
+        row_ids: Sequence[int] | None = None,
     ) -> dict[str, float]:
         """One optimizer step on the gradient of the global batch; metrics of all ranks' rows.
 
         The loss is the sum over all ranks' rows and tokens / `denominator` (see `Batch`); each row
-        is a micro-batch. Without a trained token on any rank nothing changes. `row_ids` name the
-        rows in errors. Raises `ContractError` on a row that cannot be trained, before anything
-        happens, and `LearnerError` on a log-probability or gradient that is not finite: the
-        learner is then of no further use, a new one is to load a checkpoint.
+        is a micro-batch. Without a trained token on any rank nothing changes. `kl` weighs the
+        penalty against the reference in place of `learner.loss.kl`, where that is above 0.
+        `row_ids` name the rows in errors. Raises `ContractError` on a row that cannot be trained,
+        before anything happens, and `LearnerError` on a log-probability or gradient that is not
+        finite: the learner is then of no further use, a new one is to load a checkpoint.
         """
         if not denominator > 0:
             raise ContractError(f"the batch's denominator must be positive, got {denominator}")
         self._refuse_forgotten("trained")
         started = time.perf_counter()
-        self._loss = self.settings.loss.model_copy(update={"entropy": self._bonus.current})
+        loss = self.settings.loss
+        weights = {"entropy": self._bonus.current, "kl": loss.kl if kl is None else kl}
+        self._loss = loss.model_copy(update=weights)
         names = range(len(rows)) if row_ids is None else row_ids
         kept = [(i, row) for i, row in zip(names, rows, strict=True) if row.trained_tokens]
         for row_id, row in kept:
@@ -155,15 +163,9 @@ class Learner:
             means["train/behavior_difference_largest"] = self._largest(largest)
         means |= self._bonus.after(means.get("train/entropy"))
         idle = {"train/gradient_norm": 0.0, "train/learning_rate": 0.0}
-        return (
-            means
-            | idle
-            | steps
-            | {
-                "train/updates": float(self.updates),
-                "train/seconds": time.perf_counter() - started,
-            }
-        )
+        seconds = time.perf_counter() - started
+        counts = {"train/updates": float(self.updates), "train/seconds": seconds}
+        return means | idle | steps | counts
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """Log-probabilities (T,) of each row's trained tokens as `update` sees them, else 0.0."""

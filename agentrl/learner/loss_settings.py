@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agentrl.core.settings import Settings
 from agentrl.credit.aggregate import Aggregation
+from agentrl.learner.kl_control import check_start
 
 Level: TypeAlias = Literal["token", "turn", "sequence", "sequence_token"]
 
@@ -29,10 +30,13 @@ class LossSettings(Settings):
                        arXiv:2402.14740; LUSPO with a loss of trajectories)
         constant       by `constant` tokens a trajectory (Dr.GRPO, arXiv:2503.20783)
 
-    A turn that several trajectories share is one of each. `kl` weighs a
-    penalty against the reference; at 0.0 there is none in memory. `kl_estimator`: k2 and k3+ have
-    the gradient of KL(policy ‖ reference), k3 (GRPO's) that of KL(reference ‖ policy). `entropy`
-    weighs a bonus.
+    A turn that several trajectories share is one of each.
+
+    `kl` weighs a penalty against the reference; at 0.0 there is none in memory. `kl_estimator`: k2
+    and k3+ have the gradient of KL(policy ‖ reference), k3 (GRPO's) that of KL(reference ‖ policy).
+    With a `kl_target` in nats of a trajectory a controller moves the weight after each iteration,
+    as that of `learner.kl_in_reward` does; measured on what was sampled, by k1, for which the
+    reference evaluates an iteration's tokens once more. `entropy` weighs a bonus.
     """
 
     clips: ClassVar[tuple[str, ...]] = ()
@@ -41,6 +45,8 @@ class LossSettings(Settings):
     constant: float | None = Field(default=None, gt=0.0)
     kl: float = Field(default=0.0, ge=0.0)
     kl_estimator: Literal["k2", "k3", "k3+"] = "k3+"
+    kl_target: float | None = Field(default=None, gt=0.0)
+    kl_horizon: int = Field(default=10_000, ge=1)
     entropy: float = Field(default=0.0, ge=0.0)
 
     @property
@@ -57,6 +63,22 @@ class LossSettings(Settings):
     def trains_all(self) -> bool:
         """Whether a token has a gradient even where no advantage says anything."""
         return self.kl > 0 or self.entropy > 0
+
+    @field_validator("kl_estimator", mode="before")
+    @classmethod
+    def _check_estimator(cls, estimator: object) -> object:
+        if estimator == "k1":
+            raise ValueError(
+                "'k1' as a term of the loss has a gradient that is 0 on average, so it only adds "
+                "noise. Use 'k3+' or 'k2', which have that of KL(policy ‖ reference), or charge "
+                "k1 in the reward with learner.kl_in_reward"
+            )
+        return estimator
+
+    @model_validator(mode="after")
+    def _check_controller(self) -> LossSettings:
+        check_start(self.kl, self.kl_target, name="kl")
+        return self
 
     @model_validator(mode="after")
     def _check_constant(self) -> LossSettings:

@@ -213,12 +213,16 @@ class TableLearner:
         self._forgotten = Forgotten([table.logits])
         self.updates = 0
 
-    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[Row], denominator: float, *, kl: float | None = None
+    ) -> dict[str, float]:
         """One step on the gradient of all `rows`; as `Learner.update`, but that nothing waits."""
         taught = self.critic.update(rows, denominator) if self.critic is not None else {}
         self._adam.zero_grad()
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         loss_settings = self.settings.loss
+        if kl is not None:
+            loss_settings = loss_settings.model_copy(update={"kl": kl})
         for row in rows:
             if not row.trained_tokens:
                 continue

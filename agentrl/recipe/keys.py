@@ -172,6 +172,8 @@ ABOUT = {
     "learner.loss.constant": "tokens that a trajectory is divided by, for aggregation: constant",
     "learner.loss.kl": "weight of the penalty against the reference; 0.0: no reference",
     "learner.loss.kl_estimator": "estimator of that penalty",
+    "learner.loss.kl_target": "nats of a trajectory that a controller aims at; none: kl is fixed",
+    "learner.loss.kl_horizon": "trajectories over which the controller acts",
     "learner.loss.entropy": "weight of an entropy bonus",
     "learner.kl_in_reward": "section that takes the distance from the reference off the reward",
     "learner.kl_in_reward.beta": "what a nat of it costs; 0.0: nothing, and no reference",

@@ -97,5 +97,8 @@ class Improver:
         step = await asyncio.to_thread(self.look.held_back, step)
         if loss.two_pass:
             grain = self.recipe.credit.grain
-            return await asyncio.to_thread(two_pass_update, self.learner, step, loss, grain)
-        return await asyncio.to_thread(self.learner.update, step.batch.rows, step.batch.denominator)
+            return await asyncio.to_thread(
+                two_pass_update, self.learner, step, loss, grain, kl=self.look.loss_kl
+            )
+        rows, denominator = step.batch.rows, step.batch.denominator
+        return await asyncio.to_thread(self.learner.update, rows, denominator, kl=self.look.loss_kl)

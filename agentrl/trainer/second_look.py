@@ -1,9 +1,10 @@
 """What the learner says of an iteration's tokens before its first update: where a recipe asks.
 
-Three settings look twice. `learner.kl_in_reward` needs the reference's log-probabilities before
-credit is assigned, `credit: {type: otb}` the norms of the tokens' gradients, `learner.correction`
-the log-probabilities of the policy at the start of the iteration. Each costs a forward pass over
-the tokens that it needs (norms two), and without the setting there is none.
+Four settings look twice. `learner.kl_in_reward` needs the reference's log-probabilities before
+credit is assigned, and so does `learner.loss.kl_target`, `credit: {type: otb}` the norms of the
+tokens' gradients, `learner.correction` the log-probabilities of the policy at the start of the
+iteration. Each costs a forward pass over the tokens that it needs (norms two), and without the
+setting there is none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from agentrl.learner.base import PolicyLearner
 from agentrl.learner.batch import Row, gather, scatter
 from agentrl.learner.correction import Apart, correct, correction_metrics, looked_at
 from agentrl.learner.entropy_control import OfCovariances, OfEntropies, Seen
-from agentrl.learner.kl_reward import k1_of_turns
+from agentrl.learner.kl_control import KlController
+from agentrl.learner.kl_reward import KlInReward, charged, k1_of_tokens
 from agentrl.learner.loss_settings import PpoLoss
 from agentrl.learner.packing import pack_to_look
 from agentrl.learner.settings import LearnerSettings
@@ -50,14 +52,24 @@ class SecondLook:
         self.learner = learner
         self.seed = seed
         self.updates = 0
-        in_reward = settings.kl_in_reward
-        self.beta = in_reward.beta if in_reward is not None else 0.0
+        in_reward, loss = settings.kl_in_reward or KlInReward(beta=0.0), settings.loss
+        self.in_reward = KlController(
+            in_reward.beta, target=in_reward.target, horizon=in_reward.horizon
+        )
+        self.in_loss = KlController(loss.kl, target=loss.kl_target, horizon=loss.kl_horizon)
+        self.loss_kl: float | None = None
+        """Weight of the loss's KL penalty in this iteration; None: as the recipe says."""
 
     @property
     def needs_tokens(self) -> bool:
         """Whether the table of an iteration must have its columns over tokens."""
         control = isinstance(self.settings.entropy_control, OfEntropies)
-        return self.beta > 0 or self.settings.correction is not None or control
+        return self._weighs_kl or self.settings.correction is not None or control
+
+    @property
+    def _weighs_kl(self) -> bool:
+        """Whether `penalise` asks for the reference."""
+        return self.in_reward.beta > 0 or self.in_loss.moves
 
     @property
     def before_updates(self) -> bool:
@@ -67,26 +79,30 @@ class SecondLook:
     def penalise(
         self, groups: Sequence[Group], table: TurnTable
     ) -> tuple[TurnTable, dict[str, float]]:
-        """`table` of `groups` with r_k - beta * (k1 of the turn's tokens) for each turn k.
+        """`table` of `groups` with beta * k1 taken off at each token; sets the loss's weight of KL.
 
         k1 is the log-probability that the token was sampled with minus the reference's (see
-        `KlInReward`). Returns the table and metrics; beta has moved on for the next iteration.
-        Without `kl_in_reward` nothing happens.
+        `KlInReward`). Returns the table and metrics; `loss_kl` is that of this iteration, and both
+        controllers have moved on for the next. Where no setting asks nothing happens.
         """
-        settings = self.settings.kl_in_reward
-        if settings is None or self.beta == 0.0:
+        if not self._weighs_kl:
             return table, {}
         assert table.logprobs is not None
         every = np.ones(len(table.leaf_turn), np.bool_)
         reference = self._look(groups, table, every, self.learner.reference_logprobs)
-        k1 = k1_of_turns(table, table.logprobs.astype(np.float64), reference)
-        beta, leaves = self.beta, trajectory_sums(table, Levels.of(table), k1)
+        k1 = k1_of_tokens(table.logprobs.astype(np.float64), reference)
+        leaves = trajectory_sums(table, Levels.of(table), _by_turn(table, k1))
         kl = float(leaves.mean()) if len(leaves) else 0.0
-        self.beta = settings.adapted(beta, kl, len(leaves))
-        metrics = {"credit/reward_kl": kl, "credit/reward_kl_beta": beta}
-        # What filters judge by is what was earned.
-        score = table.reward if table.score is None else table.score
-        return replace(table, reward=table.reward - beta * k1, score=score), metrics
+        metrics: dict[str, float] = {}
+        if (beta := self.in_reward.beta) > 0:
+            metrics |= {"credit/reward_kl": kl, "credit/reward_kl_beta": beta}
+            table = charged(table, beta * k1)
+            self.in_reward.after(kl, len(leaves))
+        if self.in_loss.moves:
+            self.loss_kl = self.in_loss.beta
+            metrics |= {"train/loss_kl": kl, "train/loss_kl_beta": self.loss_kl}
+            self.in_loss.after(kl, len(leaves))
+        return table, metrics
 
     def weigh(self, groups: Sequence[Group], table: TurnTable) -> TurnTable:
         """`table` of `groups` with the learner's `logit_norms` of all tokens of trajectories."""
@@ -148,11 +164,16 @@ class SecondLook:
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
-        return {"reward_kl_beta": self.beta, "updates": self.updates}
+        return {
+            "reward_kl_beta": self.in_reward.beta,
+            "loss_kl_beta": self.in_loss.beta,
+            "updates": self.updates,
+        }
 
     def restore(self, state: dict[str, float]) -> None:
         """Continue from `state`."""
-        self.beta, self.updates = state["reward_kl_beta"], int(state["updates"])
+        self.in_reward.beta, self.in_loss.beta = state["reward_kl_beta"], state["loss_kl_beta"]
+        self.updates = int(state["updates"])
 
     def _look(
         self,
@@ -165,6 +186,12 @@ class SecondLook:
         wanted = looked_at(table, leaves).astype(np.float64)
         rows = pack_to_look(groups, table, wanted, pack_tokens=self.settings.pack_tokens)
         return gather(rows, evaluate(rows), int(table.tokens.sum()))
+
+
+def _by_turn(table: TurnTable, values: Float64) -> Float64:
+    """Sums (K,) of `values` (N,) over each turn's tokens."""
+    turn = np.repeat(np.arange(len(table.tokens)), table.tokens)
+    return np.bincount(turn, values, len(table.tokens)).astype(np.float64)
 
 
 def weighed(credited: Credited, control: OfEntropies) -> Credited:

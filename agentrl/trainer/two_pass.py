@@ -14,13 +14,18 @@ from agentrl.trainer.batches import TrainingStep
 
 
 def two_pass_update(
-    learner: PolicyLearner, step: TrainingStep, loss: AnyLoss, grain: Grain
+    learner: PolicyLearner,
+    step: TrainingStep,
+    loss: AnyLoss,
+    grain: Grain,
+    *,
+    kl: float | None = None,
 ) -> dict[str, float]:
     """One update of `learner` on `step`: its log-probabilities first, then the exact gradient.
 
-    Returns what `PolicyLearner.update` does, with the loss and the clipped shares of `loss`. Raises
-    ContractError where the loss has one advantage a trajectory and the credit has not, which a
-    recipe's check refuses.
+    Returns what `PolicyLearner.update` does, with the loss and the clipped shares of `loss`; `kl`
+    is that of `PolicyLearner.update`. Raises ContractError where the loss has one advantage a
+    trajectory and the credit has not, which a recipe's check refuses.
     """
     if loss.one_advantage and grain != "trajectory":
         raise ContractError(
@@ -45,7 +50,7 @@ def two_pass_update(
     trained = scatter(
         rows, positive=np.maximum(found.gain, 0.0), negative=np.minimum(found.gain, 0.0)
     )
-    metrics = learner.update(trained, denominator)
+    metrics = learner.update(trained, denominator, kl=kl)
     # The second pass's own policy term has the value 0: what it reports is penalty and bonus.
     metrics["train/loss"] += found.loss / denominator
     return metrics | found.metrics

@@ -81,10 +81,10 @@ class RankActor:
         return os.getpid()
 
     def update(
-        self, rows: Sequence[Row], denominator: float, row_ids: Sequence[int]
+        self, rows: Sequence[Row], denominator: float, kl: float | None, row_ids: Sequence[int]
     ) -> dict[str, float]:
         """See `Learner`."""
-        return self._ready().update(rows, denominator, row_ids=row_ids)
+        return self._ready().update(rows, denominator, kl=kl, row_ids=row_ids)
 
     def logprobs(self, rows: Sequence[Row]) -> list[Float32]:
         """See `Learner`."""
@@ -183,12 +183,14 @@ class LearnerGroup:
             ]
         )
 
-    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[Row], denominator: float, *, kl: float | None = None
+    ) -> dict[str, float]:
         """See `Learner.update`; the rows are dealt to the ranks, the heaviest first."""
         hands = deal_rows(rows, len(self._open()))
         reports: list[dict[str, float]] = self._gather(
             [
-                actor.update.remote([rows[i] for i in hand], denominator, hand)
+                actor.update.remote([rows[i] for i in hand], denominator, kl, hand)
                 for actor, hand in zip(self.actors, hands, strict=True)
             ]
         )

@@ -12,6 +12,7 @@ from agentrl.core.types import ROOT, Group, StopReason
 from agentrl.credit import BilevelGaeCredit, GaeCredit, TurnGaeCredit, TurnTable, assign
 from agentrl.credit.aggregate import row_weights
 from agentrl.credit.values import ValueTargets
+from agentrl.learner.kl_reward import charged
 from agentrl.testing.trees import chains, random_groups, tree_of
 
 METHODS = [GaeCredit, TurnGaeCredit, BilevelGaeCredit]
@@ -28,6 +29,11 @@ def valued(groups, values=None, bootstrap=None, seed=0):
         values=rng.normal(size=size) if values is None else np.asarray(values, float),
         bootstrap=rng.normal(size=leaves) if bootstrap is None else np.asarray(bootstrap, float),
     )
+
+
+def with_costs(table, seed):
+    """`table` with tokens charged at random, as by KL in the reward."""
+    return charged(table, np.random.default_rng(seed).normal(size=int(table.tokens.sum())))
 
 
 def plain(method, **given):
@@ -56,6 +62,29 @@ def test_three_tokens_by_hand():
     np.testing.assert_allclose(advantages(table, method), [-0.05, 0.5, 0.6])
     targets = method.targets(table, np.ones(1), method.compare(table))
     np.testing.assert_allclose(targets.target, [0.45, 0.7, 1.0])
+
+
+def test_tokens_that_are_charged_by_hand():
+    # V = 0, reward 1 at the end, charges .1 .2 .3: r = -.1, -.2, .7; gamma 1, lam 1/2:
+    # A_3 = .7, A_2 = -.2 + .5 * .7 = .15, A_1 = -.1 + .5 * .15 = -.025
+    table = charged(valued([chain({0: 1.0}, tokens=3)], [0, 0, 0]), np.array([0.1, 0.2, 0.3]))
+    np.testing.assert_allclose(advantages(table, plain(GaeCredit, lam=0.5)), [-0.025, 0.15, 0.7])
+    # All at the turn's end it would be 1 - .6 there, and .2 and .1 before it.
+    late = replace(table, token_rewards=None)
+    np.testing.assert_allclose(advantages(late, plain(GaeCredit, lam=0.5)), [0.1, 0.2, 0.4])
+    # One action of a turn pays all of it at once.
+    np.testing.assert_allclose(advantages(table, plain(TurnGaeCredit)), [0.4, 0.4, 0.4])
+
+
+def test_both_levels_with_charges_by_hand():
+    # Two turns of two tokens, V = 0, rewards 0 and 1, charges .1 .2 .3 .4; gamma_turn 1/2.
+    # Between turns: A(e_2) = 1 - .4 = .6, A(e_1) = -.2 + .5 * (-.3) + .5 * .6 = -.05
+    # Inside: A_3 = -.3 + .6 = .3, A_1 = -.1 - .05 = -.15
+    table = charged(
+        valued([chain({1: 1.0}, turns=2)], [0, 0, 0, 0]), np.array([0.1, 0.2, 0.3, 0.4])
+    )
+    found = advantages(table, plain(BilevelGaeCredit, gamma_turn=0.5))
+    np.testing.assert_allclose(found, [-0.15, -0.05, 0.3, 0.6])
 
 
 def test_two_turns_by_hand_discount_nothing_on_what_the_environment_says():
@@ -216,7 +245,7 @@ def test_with_one_token_to_a_turn_all_forms_are_one(seed):
 
 
 def test_both_levels_without_discounts_are_the_token_form():
-    table = valued(random_groups(3), seed=3)
+    table = with_costs(valued(random_groups(3), seed=3), 3)
     one = assign(table, BilevelGaeCredit(gamma_turn=1.0)).credit
     other = assign(table, GaeCredit(lam=1.0)).credit
     np.testing.assert_allclose(one.positive, other.positive, atol=1e-12)
@@ -227,7 +256,11 @@ def test_both_levels_without_discounts_are_the_token_form():
 
 
 def flat_rows(table, values, boot):
-    """Of each leaf: the tokens along its path, their turns' first and last, and the rewards."""
+    """Of each leaf: the tokens along its path, their turns' first and last, and what each is paid.
+
+    What single tokens are not paid of a turn's reward stands at its end.
+    """
+    alone = np.zeros(len(values)) if table.token_rewards is None else table.token_rewards
     starts = table.token_starts
     for leaf, turn in enumerate(table.leaf_turn):
         path = []
@@ -240,7 +273,8 @@ def flat_rows(table, values, boot):
             if own:
                 spans.append((len(tokens), len(tokens) + len(own) - 1))
                 tokens += own
-                rewards.append(table.reward[one])
+                rewards += [*alone[own]]
+                rewards[-1] += table.reward[one] - alone[own].sum()
             elif rewards:
                 rewards[-1] += table.reward[one]
         last = boot[leaf] if table.leaf_truncated[leaf] else 0.0
@@ -251,30 +285,31 @@ def slow_advantages(method, spans, rewards, values, last):
     """The formulas of the docstrings, token by token."""
     found = np.zeros(len(values))
     if isinstance(method, GaeCredit):
-        reward = np.zeros(len(values))
-        for (_, end), value in zip(spans, rewards, strict=True):
-            reward[end] = value
         after = 0.0
         for t in reversed(range(len(values))):
             following = values[t + 1] if t + 1 < len(values) else last
             after = (
-                reward[t] + method.gamma * following - values[t] + method.gamma * method.lam * after
+                rewards[t]
+                + method.gamma * following
+                - values[t]
+                + method.gamma * method.lam * after
             )
             found[t] = after
         return found
     turn_gamma = method.gamma if isinstance(method, TurnGaeCredit) else method.gamma_turn
     after, following = 0.0, last
-    for (start, end), reward in zip(reversed(spans), reversed(rewards), strict=True):
+    for start, end in reversed(spans):
         at = start if isinstance(method, TurnGaeCredit) else end
+        reward = sum(rewards[at : end + 1])
         after = reward + turn_gamma * following - values[at] + turn_gamma * method.lam * after
-        following = values[at]
+        following = sum(rewards[start:at]) + values[at]
         if isinstance(method, TurnGaeCredit):
             found[start : end + 1] = after
             continue
         inner = after
         found[end] = inner
         for t in reversed(range(start, end)):
-            delta = method.gamma * values[t + 1] - values[t]
+            delta = rewards[t] + method.gamma * values[t + 1] - values[t]
             inner = delta + method.gamma * method.lam * inner
             found[t] = inner
     return found
@@ -286,6 +321,8 @@ def slow_advantages(method, spans, rewards, values, last):
 @pytest.mark.parametrize("seed", range(3))
 def test_on_random_trees_it_is_the_definition_on_flat_rows(seed, method, aggregation, whiten):
     table = valued(random_groups(seed, max_turns=14), seed=seed)
+    if seed:
+        table = with_costs(table, seed)
     given = {"gamma": 0.9, "lam": 0.7}
     credit_method = method(whiten=whiten, **given)
     rows = list(flat_rows(table, table.values, table.bootstrap))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group
 from agentrl.credit import GrpoCredit, OtbCredit, TurnTable, assign, row_weights
+from agentrl.learner.kl_reward import charged
 from agentrl.testing.trees import chains, random_groups, tree_of
 
 
@@ -51,6 +52,13 @@ def test_a_shared_token_is_a_token_of_each_of_its_trajectories_by_hand():
     assert credit.weight.tolist() == [2.0, 1.0, 1.0]
 
 
+def test_tokens_that_are_charged_by_hand():
+    # Two chains of two tokens of norm 1, worth 1 and 0; the first one's cost 1/2 and 1/4. To go:
+    # 1/4, 3/4 and 0, 0. b: 1/8, then (2 * 3/4 + 2 * 0) / 4 = 3/8.
+    table = charged(weighed([chains([1.0, 0.0])], np.ones(4)), np.array([0.5, 0.25, 0, 0]))
+    np.testing.assert_allclose(worth(table), [1 / 8, 3 / 8, -1 / 8, -3 / 8])
+
+
 @settings(max_examples=30, deadline=None)
 # The smallest numbers that a float can hold have no halves: a mean with such weights is rounded.
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=7), st.just(0.0) | st.floats(1e-6, 2))
@@ -76,8 +84,8 @@ def test_without_norms_it_says_what_is_missing():
         assign(TurnTable.of([chains([1.0, 0.0])]), OtbCredit())
 
 
-def slow(groups, norms, method, weights, trains):
-    """From the definition: every trajectory the list of its own action tokens."""
+def slow(groups, norms, method, weights, trains, costs):
+    """From the definition: every trajectory the list of its own action tokens and their `costs`."""
     starts, at = {}, 0
     rows, name = [], {}
     for g, group in enumerate(groups):
@@ -94,6 +102,7 @@ def slow(groups, norms, method, weights, trains):
                         tokens += own
                         to_go += [sum(later.reward for later in one.turns[k:])] * len(own)
                     name[len(rows)] = g
+                    to_go = [g - sum(costs[tokens[t:]]) for t, g in enumerate(to_go)]
                     rows.append((tokens, to_go, np.cumsum(norms[tokens]) if tokens else []))
     wanted = np.zeros((at, 3))
     for i, (tokens, to_go, _) in enumerate(rows):
@@ -109,16 +118,21 @@ def slow(groups, norms, method, weights, trains):
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10_000), singleton=st.sampled_from(["zero", "raw"]))
-def test_on_random_trees_it_is_the_definition(seed, singleton):
+@given(
+    seed=st.integers(0, 10_000), singleton=st.sampled_from(["zero", "raw"]), charges=st.booleans()
+)
+def test_on_random_trees_it_is_the_definition(seed, singleton, charges):
     groups = random_groups(seed, n_groups=2, max_turns=8)
     tokens = int(TurnTable.of(groups).tokens.sum())
     norms = np.random.default_rng(seed).random(tokens) + 0.01
+    costs = np.random.default_rng(seed + 1).normal(size=tokens) * charges
     table, method = weighed(groups, norms), OtbCredit(singleton=singleton)
+    if charges:
+        table = charged(table, costs)
     trains = method.compare(table).trains
     weights = row_weights(table, "sequence_mean", trains=trains).weights
     credit = method(table, weights)
-    wanted = slow(groups, norms, method, weights, trains)
+    wanted = slow(groups, norms, method, weights, trains, costs)
     np.testing.assert_allclose(credit.positive, wanted[:, 0], atol=1e-7)
     np.testing.assert_allclose(credit.negative, wanted[:, 1], atol=1e-7)
     np.testing.assert_allclose(credit.weight, wanted[:, 2], atol=1e-12)

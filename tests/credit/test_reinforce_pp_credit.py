@@ -12,6 +12,7 @@ from agentrl.core.errors import ContractError
 from agentrl.core.types import ROOT, Group, StopReason
 from agentrl.credit import ReinforcePPCredit, TurnTable, assign, row_weights
 from agentrl.credit.reinforce_pp import whitened
+from agentrl.learner.kl_reward import charged
 from agentrl.testing.trees import chains, random_groups, tree_of
 
 GAMMAS = st.sampled_from([0.0, 0.5, 1.0])
@@ -38,6 +39,21 @@ def test_two_chains_of_different_lengths_by_hand():
     spread = math.sqrt(16 / 15)
     wanted = np.array([2 / 3, 2 / 3, -4 / 3]) / spread
     np.testing.assert_allclose(worth([group], gamma=0.5), wanted, rtol=1e-7)
+
+
+def test_tokens_that_are_charged_by_hand():
+    # Chains of one turn of two tokens, worth 1 and 0. The first one's tokens cost 1/2 and 1/4: it
+    # has 1/4 to go at the first, 3/4 at the second; the other 0 and 0. Mean 1/4, variance
+    # (0 + 1/4 + 1/16 + 1/16) / 3 = 1/8.
+    table = TurnTable.of([chains([1.0]), chains([0.0])])
+    credit = assign(charged(table, np.array([0.5, 0.25, 0, 0])), ReinforcePPCredit()).credit
+    wanted = np.array([0, 0.5, -0.25, -0.25]) / math.sqrt(1 / 8)
+    np.testing.assert_allclose(credit.positive + credit.negative, wanted, atol=1e-7)
+    assert credit.unit == "token"
+    # Charges of nothing change nothing.
+    free = assign(charged(table, np.zeros(4)), ReinforcePPCredit()).credit
+    plain = assign(table, ReinforcePPCredit()).credit.at_tokens(table)
+    np.testing.assert_allclose(free.positive + free.negative, plain.positive + plain.negative)
 
 
 def test_groups_of_one_learn_from_each_other():
@@ -192,6 +208,58 @@ def test_on_random_trees_it_is_the_form_over_rows(seed, gamma, baseline, singlet
     np.testing.assert_allclose(credit.positive, wanted[:, 0], atol=1e-9)
     np.testing.assert_allclose(credit.negative, wanted[:, 1], atol=1e-9)
     np.testing.assert_allclose(credit.weight, wanted[:, 2], atol=1e-12)
+
+
+def slow_tokens(table, method, weights, trains):
+    """Every trajectory the list of its own tokens, read from its end: the published recursion."""
+    own, starts = table.token_rewards, table.token_starts
+    returns, paths = [], []
+    for leaf in table.leaf_turn:
+        path = [leaf]
+        while table.parent[path[-1]] != ROOT:
+            path.append(table.parent[path[-1]])
+        paths.append(path)
+        returns.append(sum(table.reward[k] for k in path))
+    rows = []
+    for leaf, path in enumerate(paths):
+        mates = [
+            r for r, g in zip(returns, table.leaf_group, strict=True) if g == table.leaf_group[leaf]
+        ]
+        grouped = method.baseline == "group" and len(mates) > 1
+        running, found = -np.mean(mates) if grouped else 0.0, {}
+        for k in path:
+            tokens = range(starts[k], starts[k + 1])
+            running += table.reward[k] - sum(own[t] for t in tokens)
+            for t in reversed(tokens):
+                running += own[t]
+                found[t] = running
+            running *= method.gamma
+        rows.append(found)
+    every = [value for row, ok in zip(rows, trains, strict=True) if ok for value in row.values()]
+    mean, spread = np.mean(every), (np.var(every, ddof=1) + 1e-8) ** 0.5
+    wanted = np.zeros((3, len(own)))
+    for row, weight, ok in zip(rows, weights, trains, strict=True):
+        for t, value in row.items() if ok else ():
+            gain = weight * (value - mean) / spread
+            wanted[:, t] += max(gain, 0.0), min(gain, 0.0), weight
+    return wanted
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), gamma=GAMMAS, baseline=st.sampled_from(["none", "group"]))
+def test_with_charges_it_is_the_recursion_over_tokens(seed, gamma, baseline):
+    table = TurnTable.of(random_groups(seed, n_groups=3, max_turns=8))
+    costs = np.random.default_rng(seed).normal(size=int(table.tokens.sum()))
+    table, method = charged(table, costs), ReinforcePPCredit(gamma=gamma, baseline=baseline)
+    trains = method.compare(table).trains
+    weights = row_weights(table, "sequence_mean", trains=trains).weights
+    if sum(weights > 0) < 2:
+        return
+    credit = method(table, weights)
+    wanted = slow_tokens(table, method, weights, trains)
+    np.testing.assert_allclose(credit.positive, wanted[0], atol=1e-8)
+    np.testing.assert_allclose(credit.negative, wanted[1], atol=1e-8)
+    np.testing.assert_allclose(credit.weight, wanted[2], atol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

@@ -16,7 +16,7 @@ from agentrl.learner.settings import LearnerSettings, OptimizerSettings
         ({"aggregation": "constant"}, "needs `constant`"),
         ({"constant": 100.0}, "only with aggregation 'constant'"),
         ({"clip_low": 1.5}, "less than or equal to 1"),
-        ({"kl_estimator": "k1"}, "'k2', 'k3' or 'k3\\+'"),
+        ({"kl_estimator": "k4"}, "'k2', 'k3' or 'k3\\+'"),
         ({"level": "sequence"}, "0.28 stops nothing at level 'sequence'.*clip_low: 3.0e-4"),
         ({"level": "sequence_token", "clip_high": 0.05}, "0.2 stops nothing"),
         ({"level": "episode"}, "'token', 'turn', 'sequence' or 'sequence_token'"),

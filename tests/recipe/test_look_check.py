@@ -46,7 +46,19 @@ def test_imitation_has_nothing_that_the_policy_sampled(tmp_path: Path, key, valu
 
 def test_k1_is_no_term_of_the_loss(tmp_path: Path) -> None:
     found = message(tmp_path, "learner: {loss: {kl: 0.1, kl_estimator: k1}}\n")
-    assert "learner.loss.kl_estimator: input should be 'k2', 'k3' or 'k3+', got 'k1'" in found
+    assert found == (
+        "4: learner.loss.kl_estimator: 'k1' as a term of the loss has a gradient that is 0 on "
+        "average, so it only adds noise. Use 'k3+' or 'k2', which have that of "
+        "KL(policy ‖ reference), or charge k1 in the reward with learner.kl_in_reward."
+    )
+
+
+def test_a_controller_of_the_loss_needs_a_penalty(tmp_path: Path) -> None:
+    found = message(tmp_path, "learner: {loss: {kl_target: 6.0}}\n")
+    assert found == (
+        "4: learner.loss: a controller multiplies kl, so from 0 it never leaves 0; start above "
+        "it, or leave out the target."
+    )
 
 
 def test_a_correction_that_is_none_gets_the_nearest_one(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ RUNS = {
         "learner.kl_in_reward={beta: 0.01}",
         "learner.correction={type: tis}",
         "learner.loss.kl=0.01",
+        "learner.loss.kl_target=1.0",
         "learner.loss.entropy=0.01",
         "learner.entropy_control={type: adaptive}",
     ],

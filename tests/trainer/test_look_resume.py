@@ -13,7 +13,7 @@ from agentrl.trainer.run import run
 LOOKS = [
     "learner.kl_in_reward={beta: 0.1, target: 0.001, horizon: 40}",
     "learner.correction={type: tis}",
-    "learner.loss.entropy=0.01",
+    "learner.loss={entropy: 0.01, kl: 0.01, kl_target: 0.001, kl_horizon: 40}",
     "train.updates_per_iteration=2",
     "eval={at_start: false, at_end: false}",
 ]
@@ -43,4 +43,6 @@ def test_controllers_go_on_where_they_stopped(
     # Nothing has moved in the first iteration: its KL is 0, below the target. 12 trajectories.
     assert betas[0] == 0.1 and betas[1] == pytest.approx(0.1 * (1 - 0.2 * 12 / 40))
     assert len(set(betas)) == 4
+    in_loss = [row["train/loss_kl_beta"] for row in whole[1:]]
+    assert in_loss == pytest.approx([beta / 10 for beta in betas])
     assert whole[1]["correction/weight_mean"] == pytest.approx(1.0, abs=1e-4)

@@ -30,10 +30,12 @@ class Witness(TableLearner):
         super().__init__(Table(WORDS), recipe.learner)
         self.updated: list[Sequence[Row]] = []
         self.looks: list[str] = []
+        self.weights: list[float | None] = []
 
-    def update(self, rows, denominator):
+    def update(self, rows, denominator, *, kl=None):
         self.updated.append(rows)
-        return super().update(rows, denominator)
+        self.weights.append(kl)
+        return super().update(rows, denominator, kl=kl)
 
     def logprobs(self, rows):
         self.looks.append("policy")
@@ -142,12 +144,62 @@ async def test_the_reference_is_charged_before_credit_is_assigned() -> None:
     assert penalised.score is table.reward, "filters judge by what was earned"
     assert metrics == pytest.approx({"credit/reward_kl": 3.0, "credit/reward_kl_beta": 0.1})
     # 3 / 1 - 1 is cut to 0.2; four trajectories of a horizon of ten.
-    assert look.beta == pytest.approx(0.1 * (1 + 0.2 * 4 / 10))
+    assert look.in_reward.beta == pytest.approx(0.1 * (1 + 0.2 * 4 / 10))
     resumed = SecondLook(said.learner, learner, seed=0)
     resumed.restore(look.state())
     again = [one.penalise(played, table)[1]["credit/reward_kl_beta"] for one in (look, resumed)]
     assert again[0] == again[1] == pytest.approx(0.108)
-    assert look.beta == resumed.beta
+    assert look.in_reward.beta == resumed.in_reward.beta
+
+
+async def test_a_controller_moves_the_weight_of_the_penalty_in_the_loss() -> None:
+    said = recipe(loss={"kl": 0.1, "kl_target": 1.0, "kl_horizon": 10})
+    learner = Witness(said)
+    improver, played = Improver(said, learner), groups(logprob=-log(WORDS) + 1.0)
+    found = (await improver.improve(played)).metrics
+    # Each token is a nat above the reference, three to a trajectory: as in the reward.
+    assert found["train/loss_kl"] == pytest.approx(3.0)
+    assert found["train/loss_kl_beta"] == 0.1 and "credit/reward_kl" not in found
+    assert learner.looks == ["reference"] and learner.weights == [0.1, 0.1], "for both updates"
+    np.testing.assert_allclose(columns(learner.updated[0], "positive"), [0.5, 0.5, 0.5, 0.0])
+    resumed = Improver(said, learner)
+    resumed.look.restore(improver.look.state())
+    for one in (improver, resumed):
+        found = (await one.improve(played)).metrics
+        assert found["train/loss_kl_beta"] == pytest.approx(0.108)
+    assert learner.weights[2:] == pytest.approx([0.108] * 4)
+
+
+async def test_without_a_target_the_loss_says_what_its_penalty_weighs() -> None:
+    said = recipe(loss={"kl": 0.1})
+    learner = Witness(said)
+    found = await Improver(said, learner).improve(groups())
+    assert learner.weights == [None, None] and learner.looks == []
+    assert "train/loss_kl_beta" not in found.metrics
+
+
+@pytest.mark.parametrize("level", ["token", "turn"])
+async def test_a_given_weight_is_that_of_the_settings(level: str) -> None:
+    tables = []
+    for kl, target in ((0.3, None), (0.3, 9.0)):
+        loss = {"kl": kl, "level": level, "kl_target": target}
+        said = recipe(loss=loss)
+        learner = Witness(said)
+        if target:
+            # The settings' own weight is not read: the controller's is the same, 0.3.
+            other = said.learner.loss.model_copy(update={"kl": 5.0})
+            learner.settings = said.learner.model_copy(update={"loss": other})
+        await Improver(said, learner).improve(groups())
+        tables.append(learner.table.logits.detach().numpy())
+    np.testing.assert_array_equal(tables[0], tables[1])
+
+
+async def test_both_penalties_share_one_look() -> None:
+    said = recipe(kl_in_reward={"beta": 0.1}, loss={"kl": 0.1, "kl_target": 1.0})
+    learner = Witness(said)
+    found = await Improver(said, learner).improve(groups())
+    assert learner.looks == ["reference"]
+    assert found.metrics["credit/reward_kl"] == found.metrics["train/loss_kl"]
 
 
 async def test_the_penalty_moves_the_advantages() -> None:

@@ -47,7 +47,9 @@ class NearLearner:
             np.where(row.weight != 0, row.behavior_logprobs + self.moved(row), 0.0) for row in rows
         ]
 
-    def update(self, rows: Sequence[Row], denominator: float) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[Row], denominator: float, *, kl: float | None = None
+    ) -> dict[str, float]:
         self.rows = rows
         return {"train/loss": 0.25, "train/clip_fraction_low": 0.0, "train/updates": 1.0}
 
