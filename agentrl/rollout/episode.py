@@ -34,6 +34,7 @@ from agentrl.rollout.stage import (
     Stage,
     fault_of,
     is_observation,
+    stop_of,
 )
 
 T = TypeVar("T")
@@ -399,7 +400,7 @@ class LiveEpisode:
         """Add the turn; decide whether the line goes on."""
         info, limits = result.info, self.stage.limits
         self.spent.tool_calls += len(info.tool_calls)
-        reason = self._stop_of(result)
+        reason = stop_of(result, limits, self.spent)
         observation = _NO_TOKENS
         if reason is None:
             try:
@@ -422,21 +423,6 @@ class LiveEpisode:
         usage = completion.usage
         before = self._tokens + len(completion.token_ids) if usage is None else sum(usage)
         return before + self.stage.renderer.tokens_in(observation)
-
-    def _stop_of(self, result: StepResult) -> StopReason | None:
-        limits, spent = self.stage.limits, self.spent
-        if result.terminated:
-            return StopReason.TERMINATED
-        if result.truncated or spent.turns >= limits.max_turns:
-            return StopReason.TRUNCATED_TURNS
-        if limits.max_tool_calls is not None and spent.tool_calls > limits.max_tool_calls:
-            return StopReason.TRUNCATED_BUDGET
-        tokens = limits.max_generated_tokens
-        if tokens is not None and spent.generated_tokens >= tokens:
-            return StopReason.TRUNCATED_BUDGET
-        if spent.seconds >= limits.episode_seconds:
-            return StopReason.TRUNCATED_TIME
-        return None
 
     def _add(
         self,
@@ -466,12 +452,19 @@ class LiveEpisode:
             generate_seconds=completion.seconds,
             env_seconds=seconds,
         )
+        self._reopen()
         self.node = self.tree.add(self.node, turn)
         self.added.append(self.node)
         self._context.append(turn.action_ids)
         self._context.append(observation)
         self._tokens = self._tokens_after(completion, observation)
         self._expected += len(completion.token_ids) + len(observation)
+
+    def _reopen(self) -> None:
+        """Where the line that this one branched from has ended meanwhile there is no leaf."""
+        reason = self.tree.leaves.pop(self.node, None)
+        if reason is not None and not reason.is_failure:  # failures are noted already
+            self._note(reason, "ended where a branch went on")
 
     def _end_in(
         self, completion: Completion, error: PhaseError, began: float, *, note: bool = True

@@ -74,6 +74,22 @@ class DivergedError(PhaseError):
     """The same seed and actions, played again, led elsewhere."""
 
 
+def stop_of(result: StepResult, limits: LimitsSettings, spent: Spent) -> StopReason | None:
+    """Why a line ends with `result`, the last of what it has `spent`; None where it goes on."""
+    if result.terminated:
+        return StopReason.TERMINATED
+    if result.truncated or spent.turns >= limits.max_turns:
+        return StopReason.TRUNCATED_TURNS
+    if limits.max_tool_calls is not None and spent.tool_calls > limits.max_tool_calls:
+        return StopReason.TRUNCATED_BUDGET
+    tokens = limits.max_generated_tokens
+    if tokens is not None and spent.generated_tokens >= tokens:
+        return StopReason.TRUNCATED_BUDGET
+    if spent.seconds >= limits.episode_seconds:
+        return StopReason.TRUNCATED_TIME
+    return None
+
+
 def is_observation(value: object) -> bool:
     """True for a tuple of messages."""
     return isinstance(value, tuple) and all(isinstance(item, Message) for item in value)

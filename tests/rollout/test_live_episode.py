@@ -19,7 +19,7 @@ from rollout_fakes import (
 
 from agentrl.core.env import StepInfo, StepResult
 from agentrl.core.errors import ContractError
-from agentrl.core.types import ROOT, Message, StopReason, Task
+from agentrl.core.types import ROOT, Failure, Message, StopReason, Task
 from agentrl.rollout.episode import LiveEpisode
 
 
@@ -396,6 +396,44 @@ async def test_a_fork_sees_its_parents_state_and_budget_and_leaves_it_alone():
         for line in (episode, twin):
             assert await line.play(await line.propose(seed=3)) is StopReason.TERMINATED
             await line.close()
+
+
+async def test_a_branch_goes_on_from_where_its_parent_broke_down():
+    """The end of the parent was a leaf until then: it is in the failures, and nowhere else."""
+    engine = say("a", "stop")
+    setting = stage(engine)
+    episode = await LiveEpisode.start(setting, Task("t"), seed=0)
+    await episode.play(await episode.propose(seed=0))
+    twin = await episode.fork()
+    generate, engine.generate = engine.generate, hang_up
+    assert await episode.propose(seed=1) is None
+    await episode.close()
+    assert episode.tree.leaves == {0: StopReason.ENGINE_ERROR}
+    engine.generate = generate
+    assert await twin.play(await twin.propose(seed=2)) is StopReason.TERMINATED
+    await twin.close()
+    assert episode.tree.leaves == {1: StopReason.TERMINATED}
+    assert [failure.stop_reason for failure in episode.tree.failures] == [StopReason.ENGINE_ERROR]
+
+
+async def test_a_branch_goes_on_from_where_its_parent_ran_out_of_time():
+    setting = stage(say("a", "stop"), episode_seconds=10.0)
+    episode = await LiveEpisode.start(setting, Task("t"), seed=0)
+    await episode.play(await episode.propose(seed=0))
+    twin = await episode.fork()
+    episode.spent.generate_seconds += 10.0
+    assert await episode.propose(seed=1) is None
+    await episode.close()
+    assert episode.tree.leaves == {0: StopReason.TRUNCATED_TIME}
+    assert await twin.play(await twin.propose(seed=2)) is StopReason.TERMINATED
+    await twin.close()
+    assert episode.tree.leaves == {1: StopReason.TERMINATED}
+    (noted,) = episode.tree.failures
+    assert noted == Failure(0, StopReason.TRUNCATED_TIME, "ended where a branch went on")
+
+
+async def hang_up(*_: object) -> None:
+    raise OSError("the engine is gone")
 
 
 async def test_dropping_an_unplayed_fork_leaves_no_trace():
