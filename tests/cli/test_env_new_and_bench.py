@@ -14,6 +14,14 @@ RUN = CliRunner()
 WIDE = {"COLUMNS": "200"}
 
 
+@pytest.fixture
+def fresh_modules():
+    """Both kinds write modules of the same names."""
+    yield
+    for name in [one for one in sys.modules if one.partition(".")[0] == "word_game"]:
+        del sys.modules[name]
+
+
 def agentrl(*arguments, folder):
     return subprocess.run(
         [sys.executable, "-m", "agentrl", *arguments],
@@ -24,9 +32,9 @@ def agentrl(*arguments, folder):
     )
 
 
-@pytest.mark.slow  # starts the command line six times
+@pytest.mark.slow  # starts the command line twice, and pytest
 @pytest.mark.parametrize("kind", ["tools", "messages"])
-def test_a_new_environment_works_as_it_was_written(tmp_path, kind):
+def test_a_new_environment_works_as_it_was_written(tmp_path, kind, monkeypatch, fresh_modules):
     made = agentrl("env", "new", "word_game", "--kind", kind, folder=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "agentrl env check word_game.env:WordGameEnv" in made.stdout
@@ -42,17 +50,23 @@ def test_a_new_environment_works_as_it_was_written(tmp_path, kind):
         timeout=120,
     )
     assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
-    played = agentrl("run", "train.yaml", "policy.model=tiny/search", "--dry-run", folder=folder)
-    assert played.returncode == 0, played.stderr
-    assert "terminated, reward 1" in played.stdout
-    taught = agentrl(
-        *("sft", "warm.yaml", "--out", "runs/warm", "runtime=local", "engine={type: transformers}"),
-        *("sft.steps=2", "eval.tasks=2"),
-        folder=folder,
-    )
-    assert taught.returncode == 0, taught.stderr
-    packed = agentrl("run", "train.yaml", "--dry-run", folder=folder)
-    assert packed.returncode == 0 and "terminated, reward 1" in packed.stdout, packed.stderr
+    # What loads torch runs in this process, which has loaded it.
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    played = RUN.invoke(app, ["run", "train.yaml", "policy.model=tiny/search", "--dry-run"])
+    assert played.exit_code == 0 and "terminated, reward 1" in played.stdout, played.output
+    warm = [
+        "sft",
+        "warm.yaml",
+        "--out",
+        "runs/warm",
+        "runtime=local",
+        "engine={type: transformers}",
+    ]
+    taught = RUN.invoke(app, [*warm, "sft.steps=2", "eval.tasks=2"])
+    assert taught.exit_code == 0, taught.output
+    packed = RUN.invoke(app, ["run", "train.yaml", "--dry-run"])
+    assert packed.exit_code == 0 and "terminated, reward 1" in packed.stdout, packed.output
     style = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length=100", "."],
         cwd=folder,
