@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentrl import store
-from agentrl.core.errors import FailureRateError, LearnerError, RecipeError, nearest
+from agentrl.core.errors import LearnerError, RecipeError, nearest
 from agentrl.core.types import Group, Task
 from agentrl.evals.statistics import Interval, mean_interval
 from agentrl.learner.base import PolicyLearner
@@ -33,8 +33,8 @@ from agentrl.trainer.play import eval_jobs, play
 from agentrl.trainer.sampled import Sampled
 from agentrl.trainer.summary import (
     Budget,
+    check_failures,
     component_names,
-    failure_messages,
     rollout_metrics,
     slowest_tasks,
     task_scores,
@@ -148,7 +148,7 @@ class Loop:
             sampled.fresh, version=self.iteration, max_lag=recipe.train.max_lag
         )
         self.display.slowest(slowest_tasks(sampled.played))
-        self._check_failures(sampled.played, metrics["env/error_rate"])
+        check_failures(recipe, self.iteration, sampled.played, metrics["env/error_rate"])
         improved = await self.improver.improve(sampled.groups)
         if not improved.metrics["credit/trained_turns"]:
             self.display.line("[yellow]no group has anything to train on: no update[/]")
@@ -168,17 +168,6 @@ class Loop:
             path = self.out / "trees" / f"iteration-{self.iteration + 1:06d}.parquet"
             await asyncio.to_thread(store.write, path, sampled.groups, credit=improved.credit)
         return metrics
-
-    def _check_failures(self, groups: Sequence[Group], rate: float) -> None:
-        limit = self.recipe.rollout.max_failure_rate
-        if rate <= limit:
-            return
-        causes = failure_messages(groups).most_common(3)
-        raise FailureRateError(
-            f"{100 * rate:.0f} % of the episodes of iteration {self.iteration + 1} on "
-            f"{self.recipe.env.id!r} failed, more than rollout.max_failure_rate = {limit}. "
-            "Most frequent: " + "; ".join(f"{count} x {text}" for text, count in causes)
-        )
 
     def _failures(self) -> dict[str, float]:
         report, self.fleet.report = self.fleet.report, FleetReport()

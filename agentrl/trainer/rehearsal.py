@@ -22,12 +22,14 @@ from agentrl.trainer.collect import Collector
 from agentrl.trainer.display import Display
 from agentrl.trainer.forgetting import Forgetting
 from agentrl.trainer.improve import Improver
+from agentrl.trainer.summary import check_failures, rollout_metrics
 from agentrl.workers.fleet import Fleet, Job
 
 
 class Rehearsal(NamedTuple):
     """Mean return of the trajectories of each iteration, and the action tokens sampled by then.
 
+    Failures are in no mean; where nothing else was played it is NaN, which reaches no level.
     `table` is the policy after the last update, `last` what was played before it.
     """
 
@@ -53,7 +55,8 @@ def rehearse(
     with the recipe's iterations or budget, or once the mean return has `reached` the level `until`.
     Everything that decides what is learned is the recipe's own: tasks, sampler, filters, credit,
     loss, updates. Models, engines, Ray and the recipe's precision are left out, and its lag: the
-    engine's table is the learner's, which changes under what would be played meanwhile.
+    engine's table is the learner's, which changes under what would be played meanwhile. Raises
+    FailureRateError as a run does, where more episodes fail than `rollout.max_failure_rate`.
     """
     in_turn = recipe.train.model_copy(update={"max_lag": 0})
     recipe = recipe.model_copy(update={"train": in_turn})
@@ -86,8 +89,9 @@ async def _rehearse(recipe: Recipe, table: Table | None, until: float | None) ->
         if not collector.has_more:
             break
         sampled = await collector.sample(iteration)
-        played = [one.episode_return for g in sampled.played for one in g.trajectories()]
-        returns.append(sum(played) / len(played))
+        found = rollout_metrics(sampled.played)
+        check_failures(recipe, iteration, sampled.played, found["env/error_rate"])
+        returns.append(found["rollout/reward_mean"])
         last = sampled.played
         tokens.append(sampled.spent.generated_tokens + (tokens[-1] if tokens else 0))
         await improver.improve(sampled.groups)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agentrl.core.errors import FailureRateError
 from agentrl.core.types import ROOT, Group, StopReason, Trajectory, Turn
+from agentrl.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,4 +202,17 @@ def failure_messages(groups: Iterable[Group]) -> Counter[str]:
         for group in groups
         for tree in group.trees
         for failure in tree.failures
+    )
+
+
+def check_failures(recipe: Recipe, iteration: int, groups: Sequence[Group], rate: float) -> None:
+    """Raise FailureRateError where the `rate` of failures of an iteration passes the limit."""
+    limit = recipe.rollout.max_failure_rate
+    if rate <= limit:
+        return
+    causes = failure_messages(groups).most_common(3)
+    raise FailureRateError(
+        f"{100 * rate:.0f} % of the episodes of iteration {iteration + 1} on "
+        f"{recipe.env.id!r} failed, more than rollout.max_failure_rate = {limit}. "
+        "Most frequent: " + "; ".join(f"{count} x {text}" for text, count in causes)
     )

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from agentrl.core.env import Observation
+from agentrl.core.errors import FailureRateError
+from agentrl.core.types import Task
+from agentrl.envs.demo import DoorEnv
 from agentrl.recipe.schema import Recipe
 from agentrl.trainer.rehearsal import Rehearsal, rehearse
 
 
-def rehearsed(**train: int) -> Rehearsal:
+class StuckDoor(DoorEnv):
+    """Red doors fail."""
+
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        if task.data["door"] == "red":
+            raise RuntimeError("the door is stuck")
+        return await super().reset(task, seed=seed)
+
+
+class StuckDoors(StuckDoor):
+    """There are only red doors."""
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [task for task in super().tasks(split) if task.data["door"] == "red"]
+
+
+def rehearsed(
+    env: str = "demo/door", *, rollout: dict[str, float] | None = None, **train: int
+) -> Rehearsal:
     recipe = Recipe.model_validate(
         {
             "name": "rehearsal",
-            "env": {"id": "demo/door", "needs_mat": False},
+            "env": {"id": env, "needs_mat": False},
             "policy": {"model": "none"},
             "sampler": {"type": "chain", "trajectories": 4},
-            "rollout": {"sampling": {"max_tokens_per_turn": 1}},
+            "rollout": {"sampling": {"max_tokens_per_turn": 1}, **(rollout or {})},
             "learner": {"optimizer": {"learning_rate": 1.0, "warmup_steps": 0}},
             "train": {"iterations": 8, "tasks_per_iteration": 4} | train,
         }
@@ -25,3 +52,23 @@ def test_nothing_is_played_while_the_table_is_trained() -> None:
     """The engine's table is the learner's: what was played ahead would have no one version."""
     without, ahead = rehearsed(), rehearsed(max_lag=2)
     assert ahead.returns == without.returns and ahead.tokens == without.tokens
+
+
+def test_failures_are_in_no_mean() -> None:
+    found = rehearsed(f"{__name__}:StuckDoor", rollout={"retries": 0})
+    played = [one for group in found.last for one in group.trajectories()]
+    returns = [one.episode_return for one in played if not one.stop_reason.is_failure]
+    assert len(returns) == 12 and sum(returns) > 0, "one door of four is stuck"
+    assert found.returns[-1] == pytest.approx(sum(returns) / 12)
+
+
+def test_more_failures_than_a_run_allows_end_a_rehearsal_too() -> None:
+    with pytest.raises(FailureRateError, match=r"100 % of the episodes of iteration 1.*is stuck"):
+        rehearsed(f"{__name__}:StuckDoors", rollout={"retries": 0})
+
+
+def test_where_all_of_an_iteration_failed_there_is_no_return() -> None:
+    allowed = {"retries": 0, "max_failure_rate": 1.0}
+    found = rehearsed(f"{__name__}:StuckDoors", rollout=allowed, iterations=3)
+    assert len(found.returns) == 3 and all(math.isnan(one) for one in found.returns)
+    assert found.reached(0.0) is None
