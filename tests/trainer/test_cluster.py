@@ -40,7 +40,10 @@ def pair() -> Iterator[tuple[Cluster, ClusterNode]]:
         patch.syspath_prepend(str(HERE))
         patch.setenv("PYTHONPATH", str(HERE))
         patch.setenv("OMP_NUM_THREADS", "1")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        # A node that does not answer is given up after five looks: 3 s and not 15.
+        often = {"health_check_period_ms": 500}
+        head = {"num_cpus": 1, "_system_config": often}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         # Ray takes our word for the GPU: it draws ranks whose `learner.device` is not "cpu".
         other = cluster.add_node(num_cpus=1, num_gpus=1)
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
