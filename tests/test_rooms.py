@@ -12,8 +12,8 @@ FILES = sorted(
     path for folder in ("agentrl", "envs", "tools") for path in (ROOT / folder).rglob("*.py")
 )
 # A room imports rooms of a lower rank only. Modules with a rank of their own: what others need of
-# an engine (contract, settings, the file that weights travel in), and where a rollout is put
-# together.
+# an engine (contract, settings, the file that weights travel in, whether it is alone in torch's
+# process group), and where a rollout is put together.
 RANK = {
     "core": 0,
     "graders": 1,
@@ -27,6 +27,7 @@ RANK = {
     "tools": 1.5,  # an environment may hand its policy a tool of that room
     "models": 2,
     "engine.base": 2,
+    "engine.process_group": 2,
     "engine.settings": 2,
     "engine.weights": 2,
     "rollout": 3,

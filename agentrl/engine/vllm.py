@@ -17,7 +17,7 @@ import numpy as np
 from agentrl.core.errors import EngineError, SetupError
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.base import Completion, Sampling
-from agentrl.engine.process_group import spare_process_group
+from agentrl.engine.process_group import is_process_group_shared, share_process_group
 from agentrl.engine.settings import VllmSettings
 from agentrl.engine.vllm_loop import Answer, EngineLoop
 
@@ -188,6 +188,33 @@ def _tolerate_numba() -> None:
         return found if isinstance(found, Mapping) else {}
 
     dispatcher.vars = instance_dict
+
+
+def spare_process_group() -> None:
+    """Let vLLM's cleanup end its own groups only, and the process's where nobody else is in it.
+
+    vLLM joins a group that is there already, and destroys it all the same when its engine ends. A
+    learner of the process could not take another step. The next engine joins it again.
+    """
+    import torch.distributed
+    from vllm.distributed import parallel_state
+
+    if torch.distributed.is_initialized():
+        share_process_group()
+    parallel_state.destroy_distributed_environment = _end_own_groups
+
+
+def _end_own_groups() -> None:
+    """In the place of vLLM's own function, which its cleanup calls."""
+    import torch.distributed
+    from vllm.distributed import parallel_state
+
+    world, parallel_state._WORLD = parallel_state._WORLD, None
+    parallel_state._NODE_COUNT = None
+    if world is not None:
+        world.destroy()
+    if torch.distributed.is_initialized() and not is_process_group_shared():
+        torch.distributed.destroy_process_group()
 
 
 def _config(settings: VllmSettings, model: str) -> VllmConfig:

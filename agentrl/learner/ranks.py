@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 
 from agentrl.core.errors import SetupError
-from agentrl.engine.process_group import keep_process_group
+from agentrl.engine.process_group import share_process_group
 
 
 def device_of(name: str) -> torch.device:
@@ -30,7 +30,7 @@ def join(ranks: int, rank: int, address: str | None, device: torch.device) -> No
     # DeepSpeed chooses its accelerator when it is first imported, from this variable.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")  # each rank sees its own GPU only, as Ray gives it
-    keep_process_group()
+    share_process_group()
     if torch.distributed.is_initialized():
         found = torch.distributed.get_world_size()
         if found != ranks:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from agentrl.engine.process_group import spare_process_group
+from agentrl.engine.vllm import spare_process_group
 from agentrl.learner.batch import Row
 from agentrl.learner.learner import Learner
 from agentrl.learner.settings import LearnerSettings
@@ -55,7 +56,7 @@ def test_vllm_ends_a_process_group_that_is_only_its_own(monkeypatch) -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    monkeypatch.setattr(of_the_process, "_kept", type(of_the_process._kept)())
+    monkeypatch.setattr(of_the_process, "_shared", threading.Event())
     spare_process_group()
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
