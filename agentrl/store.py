@@ -41,11 +41,18 @@ _ARRAYS = ("prompt_ids", "action_ids", "logprobs", "entropies", "observation_ids
 _READ = (
     *("task_id", "tree_group_id", "seed", "node", "parent", "stop_reason", "failures"),
     *_ARRAYS,
-    *("policy_version", "entropy_kind", "reward", "rewards", "metrics", "state_key", "tool_calls"),
-    *("malformed_calls", "prefilled_tokens", "sampled_tokens", "generate_seconds", "env_seconds"),
+    *("policy_version", "entropy_kind", "reward", "rewards", "metrics", "state_key", "goes_on"),
+    *(
+        "tool_calls",
+        "malformed_calls",
+        "prefilled_tokens",
+        "sampled_tokens",
+        "generate_seconds",
+        "env_seconds",
+    ),
 )
 """The columns that `read` needs; the others are for people."""
-_MAY_LACK = ("metrics", "sampled_tokens", "versions")
+_MAY_LACK = ("goes_on", "metrics", "sampled_tokens", "versions")
 """Columns that a file written by an earlier version does not have."""
 
 Decode = Callable[[Int32], str]
@@ -179,6 +186,7 @@ def _table(groups: Sequence[Group], credit: Credit | None, decode: Decode | None
         "policy_version": pa.array([turn.policy_version for turn in turns], whole),
         "versions": _lists([_versions(turn) for turn in turns], np.int32),
         "state_key": pa.array([turn.state_key for turn in turns], text),
+        "goes_on": pa.array([turn.goes_on for turn in turns], pa.bool_()),
         "prefilled_tokens": pa.array([turn.prefilled_tokens for turn in turns], whole),
         "sampled_tokens": pa.array([turn.sampled_tokens for turn in turns], whole),
         "generate_seconds": pa.array([turn.generate_seconds for turn in turns], real),
@@ -294,6 +302,7 @@ def _turn(line: Mapping[str, Any]) -> Turn:
         rewards=dict(line["rewards"]),
         metrics=dict(line.get("metrics", ())),
         state_key=line["state_key"],
+        goes_on=line.get("goes_on", False),
         tool_calls=tuple(ToolRecord(*call) for call in calls),
         malformed_calls=line["malformed_calls"],
         prefilled_tokens=line["prefilled_tokens"],

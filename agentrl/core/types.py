@@ -118,11 +118,13 @@ class Turn:
     `observation_ids` (O,) are what the environment appended afterwards, never trained.
     `reward` is the sum of `rewards`, its named components; `metrics` are what the environment
     measured beside them, never trained on. `state_key` is equal for turns that acted from the
-    same state. `prefilled_tokens` counts prompt tokens the engine had to compute
-    (not found in its prefix cache). `sampled_tokens` is the server's own count of what it sampled,
-    where `action_ids` are no tokens (`agentrl.rollout.transcript`). `policy_version` is that of the
-    weights that sampled the first token; where new weights came in the middle, `versions` (A,) has
-    that of each token (never falling) and is None otherwise.
+    same state. With `goes_on` it is a segment of an action that is not complete, and the turns that
+    continue it have the rest: the environment has not seen it yet, so nothing was observed or paid
+    (`agentrl.rollout.segments` joins them). `prefilled_tokens` counts prompt tokens the engine had
+    to compute (not found in its prefix cache). `sampled_tokens` is the server's own count of what
+    it sampled, where `action_ids` are no tokens (`agentrl.rollout.transcript`). `policy_version` is
+    that of the weights that sampled the first token; where new weights came in the middle,
+    `versions` (A,) has that of each token (never falling) and is None otherwise.
     """
 
     action_ids: Int32
@@ -136,6 +138,7 @@ class Turn:
     rewards: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     state_key: str = ""
+    goes_on: bool = False
     tool_calls: tuple[ToolRecord, ...] = ()
     malformed_calls: int = 0
     prefilled_tokens: int = 0

@@ -15,6 +15,8 @@ from agentrl.credit.table import Bool, Credit, TurnTable
 class SpoCredit(NodeCredit):
     """Segment advantages in a tree (SPO-tree, arXiv:2505.23564), a segment being a turn.
 
+    With `rollout.sampling.segment_tokens` it is a segment of one, as in the paper.
+
         V(leaf) = R,   V(n) = mean of V over the children of n
         A(n)    = V(n) - V(parent)
 

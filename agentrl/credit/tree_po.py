@@ -18,6 +18,8 @@ from agentrl.credit.table import Bool, TurnTable
 class TreePoCredit(SoftAttribution):
     """Tree-based segment advantages (TreePO, arXiv:2508.17445), a segment being a turn.
 
+    With `rollout.sampling.segment_tokens` it is a segment of one, as in the paper.
+
     With P_0 the task's prompt and P_d the first d turns of trajectory i, before its last:
 
         x_d = R_i - mean of R over the trajectories that share P_d

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from agentrl.core.types import EntropyKind, Float32, Int32
 
-FinishReason: TypeAlias = Literal["stop", "length"]
+FinishReason: TypeAlias = Literal["stop", "length", "segment"]
+"""Engines say "stop" or "length"; an episode says "segment" where the action goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

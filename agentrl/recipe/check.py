@@ -16,6 +16,7 @@ from agentrl.recipe.loss_check import loss_problems
 from agentrl.recipe.messages import Problem
 from agentrl.recipe.models import resolve_model
 from agentrl.recipe.schema import Recipe
+from agentrl.recipe.segment_check import segment_problems
 from agentrl.recipe.selection_check import selection_problems
 
 Purpose: TypeAlias = Literal["run", "sft", "eval"]
@@ -36,6 +37,7 @@ def find_problems(recipe: Recipe, purpose: Purpose) -> list[Problem]:
         problems += _forgetting(recipe)
         problems += [*_comparison(recipe), *_critic(recipe)]
         problems += [*loss_problems(recipe), *selection_problems(recipe), *look_problems(recipe)]
+        problems += segment_problems(recipe)
     if purpose == "sft":
         problems += imitation_problems(recipe)
     if purpose == "sft" and recipe.sft is None:

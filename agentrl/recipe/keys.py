@@ -94,7 +94,9 @@ ABOUT = {
     "sampler.entropy_below": "mean entropy in nats below which the policy forgets (eepo)",
     "sampler.window": "iterations that this entropy is averaged over",
     "sampler.rate": "size of the one step that forgets",
-    "sampler.widths": "continuations of each state after 0, 1, ... turns; 1 past the last",
+    "sampler.widths": "continuations of each state after 0, 1, ... turns (or segments); 1 past the "
+    "last",
+    "sampler.continuations": "trajectories from each token that a tree forks at",
     "sampler.simulations": "trajectories of one tree's search",
     "sampler.width": "continuations of a node before a search goes below it",
     "sampler.exploration": "weight of what is seldom visited beside what earned most",
@@ -112,6 +114,8 @@ ABOUT = {
     "rollout.sampling.top_p": "nucleus sampling; training needs 1.0",
     "rollout.sampling.top_k": "the k most probable tokens only; training needs 0, all of them",
     "rollout.sampling.max_tokens_per_turn": "longest action in tokens",
+    "rollout.sampling.segment_tokens": "tokens after which an action may fork; none: between turns "
+    "only",
     "rollout.limits.max_turns": "actions in a trajectory",
     "rollout.limits.max_tokens": "tokens of a trajectory, its prompt included",
     "rollout.limits.max_generated_tokens": "tokens of all actions of a trajectory",

@@ -19,7 +19,6 @@ from agentrl.core.types import (
     StopReason,
     Task,
     TrajectoryTree,
-    Turn,
 )
 from agentrl.engine.base import Completion, Paced, Sampling
 from agentrl.rollout.closing import Closing
@@ -27,6 +26,7 @@ from agentrl.rollout.context import Context
 from agentrl.rollout.deadline import OverdueError, within
 from agentrl.rollout.render import StopRule
 from agentrl.rollout.seeds import derive
+from agentrl.rollout.segments import fitted, said_before, turn_of, whole_turns
 from agentrl.rollout.stage import (
     DivergedError,
     PhaseError,
@@ -42,7 +42,6 @@ Phase: TypeAlias = Literal["waiting", "reset", "generate", "step", "fork", "idle
 
 _AT_ONCE = nullcontext()
 _NO_TOKENS = np.zeros(0, np.int32)
-_NOTHING: dict[str, float] = {}  # one for all turns: most have neither components nor metrics
 
 
 class LiveEpisode:
@@ -106,15 +105,15 @@ class LiveEpisode:
         """Name of the environment's class, for people."""
         return "environment" if self._env is None else type(self._env).__name__
 
-    async def propose(self, *, seed: int) -> Completion | None:
-        """Sample the next action; None when the line has ended (see `stop_reason`)."""
+    async def propose(self, *, seed: int, whole: bool = False) -> Completion | None:
+        """Sample the next action, or a segment of it; None when the line has ended."""
         if self.stop_reason is not None:
             return None
         await self._take_slot()
         try:
             if self._env is None:
                 await self._mended(self._rebuild)
-            return await self._mended(lambda: self._generate(seed))
+            return await self._mended(lambda: self._generate(seed, whole=whole))
         except PhaseError as error:
             self._end(error.reason, str(error))
             return None
@@ -126,10 +125,14 @@ class LiveEpisode:
         """Play `completion`; returns why the line ended, or None when it goes on."""
         if self.stop_reason is not None:
             raise ContractError(f"this line has ended ({self.stop_reason}) and cannot be played")
-        text = self.stage.renderer.action_text(completion.token_ids)
-        self.spent.turns += 1
         self.spent.generated_tokens += completion.generated_tokens
         self.spent.prefilled_tokens += completion.prefilled_tokens
+        if completion.finish_reason == "segment":
+            self._add(completion, _NO_TOKENS, 0.0)
+            return None
+        action = np.concatenate([said_before(self.tree, self.node), completion.token_ids])
+        text = self.stage.renderer.action_text(action)
+        self.spent.turns += 1
         began = self.spent.env_seconds
         while True:
             try:
@@ -149,6 +152,16 @@ class LiveEpisode:
                 self._end_in(completion, gone, began)
                 raise
         return self._settle(completion, result, self.spent.env_seconds - began)
+
+    def follow(self, node: int) -> None:
+        """Stand after `node`, a segment that continues this line's node; nothing is played."""
+        turn = self.tree.turns[node]
+        if self.tree.parents[node] != self.node or not turn.goes_on:
+            raise ContractError(f"node {node} is no segment that continues node {self.node}")
+        self.node = node
+        self.spent.generated_tokens += turn.generated_tokens
+        self._took(turn.action_ids)
+        self._tokens += len(turn.action_ids)
 
     async def fork(self) -> Self:
         """A second line from this node: what it spent is copied, its environment its own."""
@@ -286,21 +299,22 @@ class LiveEpisode:
         self.tree.prompt_ids = prompt
         self._context, self._expected, self._tokens = Context(prompt), len(prompt), tokens
 
-    async def _generate(self, seed: int) -> Completion:
+    async def _generate(self, seed: int, *, whole: bool) -> Completion:
         if self.spent.seconds >= self.stage.limits.episode_seconds:
             raise PhaseError(StopReason.TRUNCATED_TIME, "episode_seconds are over")
         turn = None if self.node == ROOT else self.tree.turns[self.node]
         tail = (turn.action_ids, turn.observation_ids) if turn else (self.tree.prompt_ids,)
         self._context.check(self._expected, *tail)
         sampling, limits = self.stage.sampling, self.stage.limits
-        room = min(sampling.max_tokens_per_turn, limits.max_tokens - self._tokens)
+        said = said_before(self.tree, self.node)
+        room = min(sampling.max_tokens_per_turn - len(said), limits.max_tokens - self._tokens)
         if limits.max_generated_tokens is not None:
             room = min(room, limits.max_generated_tokens - self.spent.generated_tokens)
         asked = Sampling(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            max_tokens=room,
+            max_tokens=room if whole else min(room, sampling.segment_tokens or room),
             stop=self._stop.strings,
             stop_token_ids=self._stop.token_ids,
             seed=seed,
@@ -311,9 +325,12 @@ class LiveEpisode:
             completion = await self._phase("generate", work, limits.turn_seconds)
         found = len(completion.token_ids)
         # Whose text is no tokens counts them itself, thoughts that it keeps to itself included.
-        if found == 0 or (completion.usage is None and found > room):
-            raise self._blame("generate", f"returned {found} tokens, asked for 1 to {room}")
-        return completion
+        if found == 0 or (completion.usage is None and found > asked.max_tokens):
+            what = f"returned {found} tokens, asked for 1 to {asked.max_tokens}"
+            raise self._blame("generate", what)
+        if sampling.segment_tokens is None and not len(said):
+            return completion
+        return fitted(completion, said, asked=asked, room=room, renderer=self.stage.renderer)
 
     # Mending
 
@@ -333,7 +350,7 @@ class LiveEpisode:
     async def _recover(self, error: PhaseError) -> PhaseError | Literal["root"] | None:
         """After a failed step: None (at this node again), "root", or the error that stays."""
         env = self._env
-        replays = self.node == ROOT or (env is not None and env.forkable != "no")
+        replays = self.spent.turns == 1 or (env is not None and env.forkable != "no")
         while self._retries_left > 0:
             self._retries_left -= 1
             self._note(error.reason, str(error))
@@ -359,8 +376,10 @@ class LiveEpisode:
         renderer = self.stage.renderer
         if not np.array_equal(await self._reset(), self.tree.prompt_ids):
             raise self._diverged("a second reset with the same seed shows another prompt")
-        for index in self.tree.path(self.node):
-            turn = self.tree.turns[index]
+        path = [self.tree.turns[index] for index in self.tree.path(self.node)]
+        for turn in whole_turns(path):
+            if turn.goes_on:  # the environment has not seen it
+                break
             result = await self._step(renderer.action_text(turn.action_ids))
             ids = renderer.observation_ids(result.observation, turn.action_ids)
             if result.terminated or not np.array_equal(ids, turn.observation_ids):
@@ -432,33 +451,25 @@ class LiveEpisode:
         *,
         result: StepResult | None = None,
     ) -> None:
-        info = None if result is None else result.info
-        turn = Turn(
-            action_ids=completion.token_ids,
-            logprobs=completion.logprobs,
-            entropies=completion.entropies,
-            observation_ids=observation,
-            policy_version=completion.policy_version,
-            versions=completion.versions,
-            entropy_kind=completion.entropy_kind,
-            reward=0.0 if result is None else float(result.reward),
-            rewards=dict(info.rewards) if info and info.rewards else _NOTHING,
-            metrics=dict(info.metrics) if info and info.metrics else _NOTHING,
-            state_key=self._state_key,
-            tool_calls=() if info is None else info.tool_calls,
-            malformed_calls=0 if info is None else info.malformed_calls,
-            prefilled_tokens=completion.prefilled_tokens,
-            sampled_tokens=None if completion.usage is None else completion.usage.generated_tokens,
-            generate_seconds=completion.seconds,
+        # What goes on within an action acts from no state of its own.
+        within = self.node != ROOT and self.tree.turns[self.node].goes_on
+        turn = turn_of(
+            completion,
+            observation,
+            result,
+            state_key="" if within else self._state_key,
             env_seconds=seconds,
         )
         self._reopen()
         self.node = self.tree.add(self.node, turn)
         self.added.append(self.node)
-        self._context.append(turn.action_ids)
-        self._context.append(observation)
+        self._took(turn.action_ids, observation)
         self._tokens = self._tokens_after(completion, observation)
-        self._expected += len(completion.token_ids) + len(observation)
+
+    def _took(self, *pieces: Int32) -> None:
+        for ids in pieces:
+            self._context.append(ids)
+            self._expected += len(ids)
 
     def _reopen(self) -> None:
         """Where the line that this one branched from has ended meanwhile there is no leaf."""

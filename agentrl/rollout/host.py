@@ -153,14 +153,15 @@ class RolloutHost:
         temperature: float | None = None,
         group_id: str = "",
     ) -> Group:
-        """Play `samples` chains of `task`; `temperature` replaces the recipe's."""
+        """Play `samples` chains of `task`, actions whole; `temperature` replaces the recipe's."""
         from agentrl.samplers.chain import ChainSampler  # samplers stand above this room
 
         stage = self._ready
+        asked: dict[str, float | None] = {"segment_tokens": None}
         if temperature is not None:
-            stage = stage.with_sampling(
-                SamplingSettings(**(stage.sampling.model_dump() | {"temperature": temperature}))
-            )
+            asked["temperature"] = temperature
+        sampling = SamplingSettings(**(stage.sampling.model_dump() | asked))
+        stage = stage.with_sampling(sampling)
         chain = ChainSampler(trajectories=samples)
         return await self._play(chain, stage, task, seed, group_id or f"eval/{task.id}")
 

@@ -15,6 +15,10 @@ class Episode(Protocol):
     `propose` samples the next action without playing it; `play` plays it, adds the turn to
     `tree` and returns the stop reason, or None when the episode goes on. Between the two the
     environment still stands at `node`, which is where `fork` branches.
+
+    Where actions are sampled in segments (`rollout.sampling.segment_tokens`) a proposal is a
+    segment. The environment acts once the action is complete; until then it stands where the turn
+    began, and a fork has the beginning of the action.
     """
 
     @property
@@ -42,12 +46,19 @@ class Episode(Protocol):
         """Number of tokens the policy chooses from: bounds an entropy by its logarithm."""
         ...
 
-    async def propose(self, *, seed: int) -> Completion | None:
-        """Sample the next action from this state; None when the line has ended."""
+    async def propose(self, *, seed: int, whole: bool = False) -> Completion | None:
+        """Sample the next action from this state; None when the line has ended.
+
+        `whole` asks for all that is left of an action where it would be sampled in segments.
+        """
         ...
 
     async def play(self, completion: Completion) -> StopReason | None:
         """Play `completion`; ends the leaf in the tree when the episode is over."""
+        ...
+
+    def follow(self, node: int) -> None:
+        """Go on after `node`, a segment of the next action that another line sampled."""
         ...
 
     async def fork(self) -> Self:

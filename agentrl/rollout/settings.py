@@ -8,12 +8,20 @@ from agentrl.core.settings import Settings
 
 
 class SamplingSettings(Settings):
-    """How actions are sampled; the learner's log-probabilities use the same values."""
+    """How actions are sampled; the learner's log-probabilities use the same values.
+
+    With `segment_tokens` an action is sampled in segments of at most so many tokens, each of them a
+    node of the tree, so that samplers fork within a turn (TreePO, SPO and TreeRL are about one long
+    turn). The environment acts on the whole action, limits and stops are those of the whole action,
+    and evaluation samples actions whole. Each segment is a request of its own, whose prompt an
+    engine with a prefix cache (vllm) has computed already.
+    """
 
     temperature: float = Field(default=1.0, ge=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
     max_tokens_per_turn: int = Field(default=128, ge=1)
+    segment_tokens: int | None = Field(default=None, ge=1)
 
 
 class LimitsSettings(Settings):
@@ -24,7 +32,8 @@ class LimitsSettings(Settings):
     are time spent in the phase itself: waiting for a free slot is no part of them.
     Where only the server knows the tokens of a text (a chat engine), its own counts are taken, and
     what was added since its last reply is estimated; its own bound on a context ends an episode
-    like `max_tokens`. `turn_seconds` bounds one generation, `tool_seconds` one `step` of the
+    like `max_tokens`. `turn_seconds` bounds one generation (a segment's, where
+    there are segments), `tool_seconds` one `step` of the
     environment (its tool calls included), `reset_seconds` one reset or fork, `episode_seconds` the
     sum of all phases.
     """

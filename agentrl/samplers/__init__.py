@@ -15,6 +15,7 @@ from agentrl.samplers.eepo import EepoSampler
 from agentrl.samplers.mcts import MctsSampler
 from agentrl.samplers.spo import SpoSampler
 from agentrl.samplers.tree import TreeSampler
+from agentrl.samplers.tree_rl import TreeRlSampler
 
 AnySampler: TypeAlias = Annotated[
     ChainSampler
@@ -25,7 +26,8 @@ AnySampler: TypeAlias = Annotated[
     | TreeSampler
     | At2poSampler
     | SpoSampler
-    | MctsSampler,
+    | MctsSampler
+    | TreeRlSampler,
     Field(discriminator="type"),
 ]
 """Samplers by the name in `type`; a new one is added here."""
@@ -40,5 +42,6 @@ __all__ = [
     "EepoSampler",
     "MctsSampler",
     "SpoSampler",
+    "TreeRlSampler",
     "TreeSampler",
 ]

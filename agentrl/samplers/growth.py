@@ -8,6 +8,7 @@ from typing import TypeAlias
 from agentrl.core.types import ROOT, TrajectoryTree
 from agentrl.rollout.deadline import all_of
 from agentrl.rollout.player import Episode
+from agentrl.rollout.segments import split_turn
 from agentrl.samplers.lines import LineKey, close_all, in_order, turn_seed
 
 TurnName: TypeAlias = tuple[LineKey, int]
@@ -60,14 +61,73 @@ class Growth:
         """
         for node in nodes:
             self.lines.append(await self.parked[node].fork())
+        names = [self._after(node, root) for node in nodes]
+        await self._grow(names, first=first, last=last)
+
+    async def resample(self, nodes: Sequence[int], *, first: int, last: bool) -> None:
+        """As `extend`, from each of `nodes` that `split` returned: the rest of their turns anew."""
+        for node in nodes:
+            state, segments = self._state(node)
+            assert state is not None
+            line = await state.fork()
+            self.lines.append(line)
+            for segment in segments:
+                line.follow(segment)
+        await self._grow([self.names[node] for node in nodes], first=first, last=last)
+
+    def split(self, forks: Sequence[tuple[int, int]]) -> list[int]:
+        """The nodes (node, at) split before their tokens `at`; the nodes of the tokens before them.
+
+        A node keeps its number as the last part of its turn, which is what a child, a leaf and a
+        parked fork are after. Until `ordered`, a parent may have the larger number.
+        """
+        before: dict[tuple[int, int], int] = {}
+        tree = self.tree
+        for node, at in sorted(forks, key=lambda fork: (fork[0], -fork[1])):
+            # Of a node that is split at several tokens the later parts are cut off first.
+            later = [one for one in before if one[0] == node]
+            head = before[later[-1]] if later else node
+            first, tree.turns[head] = split_turn(tree.turns[head], at)
+            tree.turns.append(first)
+            tree.parents.append(tree.parents[head])
+            before[node, at] = tree.parents[head] = len(tree.turns) - 1
+            self.names[before[node, at]] = self.names[node]
+        return [before[node, at] for node, at in forks]
+
+    def sampled(self) -> list[int]:
+        """Nodes that can be sampled again, by their names; none that failed."""
+        found = [
+            node
+            for node in self.names
+            if not self._failed(node) and self._state(node)[0] is not None
+        ]
+        return sorted(found, key=lambda node: (self.names[node], len(self.tree.path(node))))
+
+    def _failed(self, node: int) -> bool:
+        reason = self.tree.leaves.get(node)
+        return reason is not None and reason.is_failure
+
+    def _state(self, node: int) -> tuple[Episode | None, list[int]]:
+        """The parked fork from which `node` was sampled, and the segments between the two.
+
+        The last of these is `node` itself where its action goes on.
+        """
+        tree, segments = self.tree, [node] if self.tree.turns[node].goes_on else []
+        above = tree.parents[node]
+        while above not in self.parked and above != ROOT and tree.turns[above].goes_on:
+            segments.append(above)
+            above = tree.parents[above]
+        return self.parked.get(above), segments[::-1]
+
+    async def _grow(self, names: Sequence[TurnName], *, first: int, last: bool) -> None:
+        """Play the newest lines, one for each of `names` of the turns that they start with."""
         if last:
             await self.free()
-        works = []
-        for number, node in enumerate(nodes):
-            key, turn = self._after(node, root)
-            line = self.lines[len(self.lines) - len(nodes) + number]
-            works.append(self.line((*key, turn, first + number), line, turn, parks=not last))
-        await all_of(works)
+        lines = self.lines[len(self.lines) - len(names) :]
+        await all_of(
+            self.line((*key, turn, first + number), line, turn, parks=not last)
+            for number, (line, (key, turn)) in enumerate(zip(lines, names, strict=True))
+        )
 
     async def park(self, episode: Episode) -> bool:
         """Leave a fork of `episode` at its node; whether it is the one that stays there."""

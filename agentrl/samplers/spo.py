@@ -23,6 +23,9 @@ class SpoSampler(Settings):
     as leaves, and fewer where a trajectory ends before its turns have branched. The mean over a
     node's children estimates its value without a critic.
 
+    With `rollout.sampling.segment_tokens` the nodes are the paper's segments: k counts segments of
+    at most so many tokens, and the last that forks is the rest of its turn, as in the paper.
+
     A turn forks as soon as its first child is sampled; no line waits for another.
     """
 
@@ -49,6 +52,10 @@ class SpoSampler(Settings):
     def siblings(self, turn: int) -> int:
         """How many further times a state after `turn` turns is acted from."""
         return self.widths[turn] - 1 if turn < len(self.widths) else 0
+
+    def forks_after(self, turn: int) -> bool:
+        """Whether a state after more than `turn` turns is acted from more than once."""
+        return any(width > 1 for width in self.widths[turn + 1 :])
 
     async def sample(
         self, task: Task, start: StartEpisode, *, seed: int
@@ -85,7 +92,9 @@ class _Tree:
         """Play a line to its end from `turn` on; its siblings there exist already."""
         born = turn if len(key) > 1 else None
         try:
-            while completion := await episode.propose(seed=turn_seed(self.seed, key, turn)):
+            while completion := await episode.propose(
+                seed=turn_seed(self.seed, key, turn), whole=not self.sampler.forks_after(turn)
+            ):
                 if turn != born:
                     for number in range(self.sampler.siblings(turn)):
                         twin = await episode.fork()

@@ -23,6 +23,7 @@ from agentrl.recipe.schema import Recipe
 from agentrl.rollout.host import HostSpec, RolloutHost
 from agentrl.rollout.oracle import Oracle
 from agentrl.rollout.render import Renderer
+from agentrl.rollout.settings import RolloutSettings
 from agentrl.samplers.chain import ChainSampler
 from agentrl.trainer.batches import credit_of, training_steps
 from agentrl.trainer.display import Display
@@ -51,7 +52,7 @@ async def _dry_run(recipe: Recipe, display: Display) -> list[Group]:
         engine=recipe.engine,
         model=recipe.policy.path,
         sampler=ChainSampler(trajectories=1),
-        rollout=recipe.rollout,
+        rollout=_in_whole_turns(recipe.rollout),
     )
     host = RolloutHost(spec, engine=engine, tokenizer=tokenizer)  # type: ignore[arg-type]
     await host.start()
@@ -65,6 +66,12 @@ async def _dry_run(recipe: Recipe, display: Display) -> list[Group]:
         _show(group, renderer, display)
     _show_batch(groups, recipe, display)
     return groups
+
+
+def _in_whole_turns(rollout: RolloutSettings) -> RolloutSettings:
+    """`rollout` without segments: a script says a turn at a time."""
+    sampling = rollout.sampling.model_copy(update={"segment_tokens": None})
+    return rollout.model_copy(update={"sampling": sampling})
 
 
 async def _engine(

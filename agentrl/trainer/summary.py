@@ -12,6 +12,7 @@ import numpy as np
 from agentrl.core.errors import FailureRateError
 from agentrl.core.types import ROOT, Group, StopReason, Trajectory, Turn
 from agentrl.recipe.schema import Recipe
+from agentrl.rollout.segments import count_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def task_scores(groups: Iterable[Group], name: str) -> list[float]:
 def turns_mean(groups: Iterable[Group]) -> float:
     """Mean number of turns of the trajectories that are no failures."""
     everything = (t for group in groups for t in group.trajectories())
-    return _mean([float(len(t.path)) for t in everything if not t.stop_reason.is_failure])
+    finished = [t for t in everything if not t.stop_reason.is_failure]
+    return _mean([float(count_turns(t.turns)) for t in finished])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -130,7 +132,8 @@ def _env_times(turns: Sequence[Turn]) -> dict[str, float]:
 
     Of tools only calls that were run are named: other names are whatever the policy wrote.
     """
-    seconds = [turn.env_seconds for turn in turns]
+    # With a segment that goes on nothing has reached an environment.
+    seconds = [turn.env_seconds for turn in turns if not turn.goes_on]
     tools: dict[str, float] = defaultdict(float)
     for turn in turns:
         for call in turn.tool_calls:
@@ -186,7 +189,7 @@ def slowest_tasks(groups: Iterable[Group], count: int = 3) -> list[SlowTask]:
 
 
 def _branches(group: Group) -> int:
-    """Turns that continue a node which another turn already continued."""
+    """Turns (or segments) that continue a node which another one already continued."""
     count = 0
     for tree in group.trees:
         children = Counter(parent for parent in tree.parents if parent != ROOT)

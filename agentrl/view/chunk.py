@@ -130,6 +130,8 @@ def _tree(one: Shown, decoded: Iterator[str] | None, probe: int) -> dict[str, An
         "Hmean": [_mean(turn.entropies, turn.entropy_kind) for turn in turns],
         "logprob": [_mean(turn.logprobs) for turn in turns],
     }
+    if any(turn.goes_on for turn in turns):
+        data["goesOn"] = [turn.goes_on for turn in turns]
     if any(turn.state_key for turn in turns):
         data["state"] = [turn.state_key for turn in turns]
     if one.credit is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agentrl.core.types import ROOT, StopReason
+from agentrl.rollout.segments import count_turns
 from agentrl.view.chunk import Shown, number, plain, trees_of, turns_chunk
 from agentrl.view.pieces import Vocabulary, open_vocabulary
 from agentrl.view.read import Part, Source, path_score
@@ -171,7 +172,7 @@ class Indexer:
             "return": number(earned) if known and not failed and path else None,
             "score": None if failed else _score(one, path, score),
             "stop": self.stops.number(str(reason) if reason else "unfinished"),
-            "turns": sample.turns if sample and not path else len(path),
+            "turns": sample.turns if sample and not path else count_turns(turns),
             "tokens": (sample.generated_tokens if sample else 0)
             or (0 if self.source.speaks_text else sum(len(turn.action_ids) for turn in turns)),
             "calls": sum(len(turn.tool_calls) for turn in turns)

@@ -85,7 +85,7 @@ MISTAKES = {
     "a wrong type of sampler": (
         ("type: arpo, tra", "type: aprpo, tra"),
         "x.yaml:5: sampler.type: no sampler is named 'aprpo'. Did you mean 'arpo'? Known: chain, "
-        "arpo, arpo_released, aepo, eepo, tree, at2po, spo, mcts.",
+        "arpo, arpo_released, aepo, eepo, tree, at2po, spo, mcts, tree_rl.",
     ),
     "no type": (
         ("credit: {type: arpo}", "credit: {scale: none}"),

@@ -1,6 +1,7 @@
 """Trees survive a round trip through Parquet, pandas alone opens them, and damage is named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -156,3 +157,16 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch) -> Non
         store.write(path, random_groups(2))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["x.parquet"]
+
+
+def test_a_segment_is_told_from_a_turn_and_older_files_have_none(tmp_path):
+    tree = tree_of([ROOT, 0, 0], {1: 1.0})
+    tree.turns[0] = replace(tree.turns[0], goes_on=True)
+    file = tmp_path / "trees.parquet"
+    store.write(file, [Group("g", "task", (tree,))])
+    (found,) = store.read(file)
+    assert plain(found.trees[0]) == plain(tree)
+    table = pq.read_table(file)
+    pq.write_table(table.drop_columns(["goes_on"]), file)
+    (older,) = store.read(file)
+    assert [turn.goes_on for turn in older.trees[0].turns] == [False] * 3

@@ -68,6 +68,9 @@ function layout(trees) {
   return { placed, nodes, lines: line, depth: Math.max(0, ...nodes.map((node) => node.depth)) };
 }
 
+// What the nodes of `trees` are called: where actions were sampled in segments, each is one.
+const unitOf = (trees) => (trees.some((tree) => tree.goesOn) ? "segment" : "turn");
+
 const worth = (tree, at) =>
   tree.weight && tree.weight[at] > 0 ? (tree.positive[at] + tree.negative[at]) / tree.weight[at] : null;
 

@@ -83,7 +83,7 @@ async function drawTokens(trajectory) {
         el(
           "div",
           { className: "side" },
-          el("b", {}, `turn ${at + 1}`),
+          el("b", {}, `${unitOf(trajectory.trees)} ${at + 1}`),
           tree.weight
             ? el("span", { className: "worth" }, value === null ? "not trained" : signed(value))
             : null,

@@ -74,10 +74,13 @@ class Trajectory {
 
   plain() {
     const { tree } = this;
-    return [
-      tree.prompt || "",
-      ...this.path.flatMap((node) => [tree.action[node] || "", tree.observation[node] || ""]),
-    ].join("\n");
+    let text = tree.prompt || "";
+    this.path.forEach((node, at) => {
+      const goesOn = at > 0 && tree.goesOn && tree.goesOn[this.path[at - 1]];
+      text += (goesOn ? "" : "\n") + (tree.action[node] || "");
+      if (!tree.goesOn || !tree.goesOn[node]) text += `\n${tree.observation[node] || ""}`;
+    });
+    return text;
   }
 
   async draw() {
@@ -180,7 +183,7 @@ class Trajectory {
         el(
           "b",
           { onmousemove: (event) => tip.show(event, this.about(node)), onmouseleave: tip.hide },
-          `turn ${at + 1}`,
+          `${unitOf(this.trees)} ${at + 1}`,
         ),
         tree.weight
           ? el(

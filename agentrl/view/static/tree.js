@@ -176,7 +176,7 @@ class Forest {
     const heading = (at, text, anchor = "start") =>
       headings.append(svg("text", { x: at, y: 14, "text-anchor": anchor }, text));
     heading(left - 8, "prompt");
-    for (let at = 0; at <= depth; at += 1) heading(start + at * column, `turn ${at + 1}`);
+    for (let at = 0; at <= depth; at += 1) heading(start + at * column, `${unitOf(this.trees)} ${at + 1}`);
     heading(table + 62, "return", "end");
     const credited = this.offers("credit");
     if (credited) heading(table + 110, "credit", "middle");
@@ -397,7 +397,7 @@ class Forest {
       el(
         "b",
         {},
-        `turn ${node.depth + 1}`,
+        `${unitOf(this.trees)} ${node.depth + 1}`,
         node.leaves > 1
           ? el("span", { className: "faint" }, ` · shared by ${node.leaves} trajectories`)
           : null,
