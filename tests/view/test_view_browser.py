@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -453,3 +454,14 @@ def test_the_command_serves_the_page_to_who_has_the_address(page, tmp_path):
         server.terminate()
         server.wait(timeout=20)
         server.stderr.close()
+
+
+def test_segments_of_a_turn_are_told_from_turns(page, tmp_path):
+    # One turn of two segments, of which the second was sampled twice.
+    tree = tree_of([ROOT, 0, 0], {1: 1.0}, task_id="t")
+    tree.turns[0] = replace(tree.turns[0], goes_on=True, observation_ids=tree.prompt_ids[:0])
+    file = written(tmp_path, write_run(tmp_path / "run", [Group("g", "t", (tree,))]))
+    look(page, file, "/trajectories?unit=rows")
+    assert [one.split(" ")[0] for one in texts(page, ".item .meta")] == ["1", "1"], "turns"
+    assert texts(page, ".turns .turn .side b") == ["prompt", "segment 1", "segment 2"]
+    assert "segment 2" in page.locator("svg.tree").text_content()
