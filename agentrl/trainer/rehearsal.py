@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from rich.console import Console
 
@@ -22,12 +24,12 @@ from agentrl.trainer.collect import Collector
 from agentrl.trainer.display import Display
 from agentrl.trainer.forgetting import Forgetting
 from agentrl.trainer.improve import Improver
-from agentrl.trainer.summary import check_failures, rollout_metrics
+from agentrl.trainer.summary import attempt_scores, check_failures, rollout_metrics
 from agentrl.workers.fleet import Fleet, Job
 
 
 class Rehearsal(NamedTuple):
-    """Mean return of the trajectories of each iteration, and the action tokens sampled by then.
+    """The score of each iteration (by default the mean return), and the tokens sampled by then.
 
     Failures are in no mean; where nothing else was played it is NaN, which reaches no level.
     `table` is the policy after the last update, `last` what was played before it.
@@ -46,13 +48,36 @@ class Rehearsal(NamedTuple):
         return None
 
 
+Score: TypeAlias = Callable[[Sequence[Group]], float]
+"""What the groups that an iteration played are worth."""
+
+
+def mean_return(groups: Sequence[Group]) -> float:
+    """Of all trajectories that are no failures; NaN without any."""
+    scores = [score for group in groups for score in attempt_scores(group, "reward")]
+    return sum(scores) / len(scores) if scores else math.nan
+
+
+def best_return(groups: Sequence[Group]) -> float:
+    """The mean over the groups of their best trajectory's return; NaN without any.
+
+    With k trajectories in a group it is the expected best of k (pass@k, for rewards of 0 and 1).
+    """
+    best = [max(scores) for group in groups if (scores := attempt_scores(group, "reward"))]
+    return sum(best) / len(best) if best else math.nan
+
+
 def rehearse(
-    recipe: Recipe, *, table: Table | None = None, until: float | None = None
+    recipe: Recipe,
+    *,
+    table: Table | None = None,
+    until: float | None = None,
+    score: Score = mean_return,
 ) -> Rehearsal:
     """Train a table by `recipe` in an environment that names its `words`, in this process.
 
     `table` goes on from there, and is changed; None begins with all words equally likely. It ends
-    with the recipe's iterations or budget, or once the mean return has `reached` the level `until`.
+    with the recipe's iterations or budget, or once the `score` has `reached` the level `until`.
     Everything that decides what is learned is the recipe's own: tasks, sampler, filters, credit,
     loss, updates. Models, engines, Ray and the recipe's precision are left out, and its lag: the
     engine's table is the learner's, which changes under what would be played meanwhile. Raises
@@ -60,10 +85,12 @@ def rehearse(
     """
     in_turn = recipe.train.model_copy(update={"max_lag": 0})
     recipe = recipe.model_copy(update={"train": in_turn})
-    return asyncio.run(_rehearse(recipe, table, until))
+    return asyncio.run(_rehearse(recipe, table, until, score))
 
 
-async def _rehearse(recipe: Recipe, table: Table | None, until: float | None) -> Rehearsal:
+async def _rehearse(
+    recipe: Recipe, table: Table | None, until: float | None, score: Score
+) -> Rehearsal:
     env = make_env(recipe.env.id, **recipe.env.args)
     words = Words(getattr(env, "words"))  # noqa: B009 - not of every Env
     table = table or Table(words.vocabulary_size)
@@ -89,9 +116,9 @@ async def _rehearse(recipe: Recipe, table: Table | None, until: float | None) ->
         if not collector.has_more:
             break
         sampled = await collector.sample(iteration)
-        found = rollout_metrics(sampled.played)
-        check_failures(recipe, iteration, sampled.played, found["env/error_rate"])
-        returns.append(found["rollout/reward_mean"])
+        rate = rollout_metrics(sampled.played)["env/error_rate"]
+        check_failures(recipe, iteration, sampled.played, rate)
+        returns.append(score(sampled.played))
         last = sampled.played
         tokens.append(sampled.spent.generated_tokens + (tokens[-1] if tokens else 0))
         await improver.improve(sampled.groups)

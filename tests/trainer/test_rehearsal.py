@@ -9,10 +9,11 @@ import pytest
 
 from agentrl.core.env import Observation
 from agentrl.core.errors import FailureRateError
-from agentrl.core.types import Task
+from agentrl.core.types import ROOT, Group, StopReason, Task
 from agentrl.envs.demo import DoorEnv
 from agentrl.recipe.schema import Recipe
-from agentrl.trainer.rehearsal import Rehearsal, rehearse
+from agentrl.testing.trees import chains, tree_of
+from agentrl.trainer.rehearsal import Rehearsal, Score, best_return, mean_return, rehearse
 
 
 class StuckDoor(DoorEnv):
@@ -32,7 +33,11 @@ class StuckDoors(StuckDoor):
 
 
 def rehearsed(
-    env: str = "demo/door", *, rollout: dict[str, float] | None = None, **train: int
+    env: str = "demo/door",
+    *,
+    rollout: dict[str, float] | None = None,
+    score: Score = mean_return,
+    **train: int,
 ) -> Rehearsal:
     recipe = Recipe.model_validate(
         {
@@ -45,7 +50,7 @@ def rehearsed(
             "train": {"iterations": 8, "tasks_per_iteration": 4} | train,
         }
     )
-    return rehearse(recipe)
+    return rehearse(recipe, score=score)
 
 
 def test_nothing_is_played_while_the_table_is_trained() -> None:
@@ -72,3 +77,17 @@ def test_where_all_of_an_iteration_failed_there_is_no_return() -> None:
     found = rehearsed(f"{__name__}:StuckDoors", rollout=allowed, iterations=3)
     assert len(found.returns) == 3 and all(math.isnan(one) for one in found.returns)
     assert found.reached(0.0) is None
+
+
+def test_groups_are_scored_by_their_mean_or_by_their_best() -> None:
+    failed = Group("g", "t", (tree_of([ROOT], {}, stops={0: StopReason.ENV_ERROR}),))
+    groups = [chains([0.0, 1.0, 0.0]), chains([0.0]), failed]
+    assert mean_return(groups) == pytest.approx(1 / 4)
+    assert best_return(groups) == pytest.approx((1 + 0) / 2)
+    assert math.isnan(mean_return([failed])) and math.isnan(best_return([failed]))
+
+
+def test_a_rehearsal_is_scored_as_it_is_told() -> None:
+    """Of four answers by chance one is right more often than one alone is."""
+    best = rehearsed(score=best_return, iterations=1, tasks_per_iteration=16)
+    assert best.returns == [best_return(best.last)] and best.returns[0] > mean_return(best.last)
