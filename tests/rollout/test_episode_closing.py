@@ -22,6 +22,7 @@ from agentrl.samplers import (
     ChainSampler,
     MctsSampler,
     SpoSampler,
+    TreeRlSampler,
     TreeSampler,
 )
 
@@ -139,6 +140,7 @@ async def test_who_closes_a_line_a_second_time_waits_for_its_environment_as_well
         ArpoSampler(trajectories=4, initial=2),
         ArpoReleasedSampler(trajectories=4, initial=1, branch_probability=1.0),
         MctsSampler(simulations=3),
+        TreeRlSampler(trees=1, expansions=2, rounds=2),
     ],
     ids=lambda sampler: sampler.type,
 )

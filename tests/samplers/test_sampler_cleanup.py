@@ -13,7 +13,14 @@ from rollout_fakes import CountEnv, RuleEngine, stage
 from sampler_fakes import by_turn, starter
 
 from agentrl.core.types import Task
-from agentrl.samplers import ArpoSampler, At2poSampler, MctsSampler, SpoSampler, TreeSampler
+from agentrl.samplers import (
+    ArpoSampler,
+    At2poSampler,
+    MctsSampler,
+    SpoSampler,
+    TreeRlSampler,
+    TreeSampler,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,7 @@ from agentrl.samplers import ArpoSampler, At2poSampler, MctsSampler, SpoSampler,
         SpoSampler(widths=(2, 2)),
         ArpoSampler(trajectories=4, initial=2),
         MctsSampler(simulations=3),
+        TreeRlSampler(trees=2, expansions=1),
     ],
 )
 async def test_whoever_asks_again_while_environments_close_leaves_none_of_them_open(sampler):
