@@ -32,8 +32,11 @@ class TreeRlSampler(Settings):
     forked at again. Ties go to the token that comes first; where there are fewer, as many.
 
     So forks lie within turns, at any token: the turn is split there, and its first half is shared.
-    Of a trajectory that failed nothing is sampled again. Forks are parked as by `tree`, one for
-    each turn; a round waits for the one before.
+    The continuations are draws of the policy from there; what they stand beside is there because
+    it began with an unlikely token, so the mean over a fork is not the policy's.
+
+    A node that failed is not sampled again. Forks of the environment are parked as by `tree`, one
+    for each turn; a round waits for the one before.
 
     Differs from the released code: tokens after an answer's mark are candidates too (an
     environment's business), and no leaf is dropped (there 16 of 30 are trained).
