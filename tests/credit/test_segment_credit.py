@@ -229,9 +229,22 @@ def slow_tree_rl(rows: list[tuple[tuple[int, ...], ...]], value: Callable[[int],
     return gain
 
 
+def slow_tree_po(rows: list[tuple[tuple[int, ...], ...]], value: Callable[[int], float]):
+    """A of each row: the mean of its return beside those that share 0, 1, ... of its segments."""
+    found = []
+    for i, row in enumerate(rows):
+        beside = []
+        for depth in range(len(row)):
+            sharing = [j for j, other in enumerate(rows) if other[:depth] == row[:depth]]
+            if depth == 0 or len(sharing) > 1:
+                beside.append(value(i) - sum(map(value, sharing)) / len(sharing))
+        found.append(sum(beside) / len(beside))
+    return found
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(2, 14))
-def test_spo_and_treerl_are_the_papers_on_rows_of_whole_answers(seed, nodes):
+def test_spo_treerl_and_treepo_are_the_papers_on_rows_of_whole_answers(seed, nodes):
     rng = np.random.default_rng(seed)
     parents = [ROOT] + [int(rng.integers(-1, node)) for node in range(1, nodes)]
     leaves = sorted(set(range(nodes)) - set(parents))
@@ -244,9 +257,12 @@ def test_spo_and_treerl_are_the_papers_on_rows_of_whole_answers(seed, nodes):
         tuple(tuple(tree.turns[node].action_ids.tolist()) for node in tree.path(leaf))
         for leaf in leaves
     ]
+    if len(leaves) < 2:
+        return
+    plain = TreePoCredit(scale="none").compare(TurnTable.of([group])).advantage
+    by_row = slow_tree_po(rows, lambda i: paid[leaves[i]])
+    np.testing.assert_allclose(plain, by_row, atol=1e-9)
     for method, slow in ((SpoCredit(), slow_spo), (TreeRlCredit(), slow_tree_rl)):
-        if method.type == "tree_rl" and len(leaves) < 2:
-            continue
         advantage = slow(rows, lambda i: paid[leaves[i]])
         expected = []
         for node in range(nodes):
@@ -254,7 +270,6 @@ def test_spo_and_treerl_are_the_papers_on_rows_of_whole_answers(seed, nodes):
             expected.append(advantage(path))
         credit = assign(TurnTable.of([group]), method).credit
         weight = np.where(credit.weight > 0, credit.weight, 1.0)
-        if len(leaves) > 1:
-            np.testing.assert_allclose(
-                (credit.positive + credit.negative) / weight, expected, atol=1e-9
-            )
+        np.testing.assert_allclose(
+            (credit.positive + credit.negative) / weight, expected, atol=1e-9
+        )
