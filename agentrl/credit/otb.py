@@ -9,7 +9,7 @@ import numpy as np
 from agentrl.core.errors import ContractError
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, GroupBaseline, LeafAdvantages
-from agentrl.credit.steps import Steps, paid_before
+from agentrl.credit.steps import Steps, add_copies, paid_before
 from agentrl.credit.subtree import Levels, path_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 
@@ -56,7 +56,7 @@ class OtbCredit(GroupBaseline):
         baseline, members = self._baseline(table, levels, steps, to_go, counted)
         before = paid_before(table)
 
-        positive, negative, total = np.zeros((3, int(table.tokens.sum())))
+        sums = np.zeros((3, int(table.tokens.sum())))
         for step, token in steps.copies(table, leaves.trains):
             value, mean = to_go[step] - before[token], baseline[token]
             apart = value - mean
@@ -64,10 +64,9 @@ class OtbCredit(GroupBaseline):
             lone = members[token] < 2
             advantage = np.where(lone, value if self.singleton == "raw" else 0.0, apart)
             weight = row_weights[steps.leaf[step]]
-            np.add.at(positive, token, weight * np.maximum(advantage, 0.0))
-            np.add.at(negative, token, weight * np.minimum(advantage, 0.0))
-            np.add.at(total, token, weight)
-        return Credit(positive, negative, total, "token")
+            add_copies(sums, token, weight * advantage, weight)
+        positive, negative, total = sums
+        return Credit(positive, negative, total, unit="token")
 
     def _baseline(
         self, table: TurnTable, levels: Levels, steps: Steps, to_go: Float64, counted: Bool

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, LeafAdvantages
-from agentrl.credit.steps import Steps, TurnLevel, paid_before
+from agentrl.credit.steps import Steps, TurnLevel, add_copies, paid_before
 from agentrl.credit.subtree import Levels
 from agentrl.credit.table import Bool, Credit, TurnTable
 from agentrl.credit.values import Moments, moments
@@ -73,14 +73,14 @@ class ReinforcePPCredit(TurnLevel):
         to_go, counted = self._to_go(table, steps, self.returns(table, levels).counted)
         center, scale = _over_tokens(table, steps, to_go, counted)
         before = paid_before(table)
-        positive, negative, total = np.zeros((3, len(before)))
+        sums = np.zeros((3, len(before)))
         for step, token in steps.copies(table, trains):
             leaf = steps.leaf[step]
-            gain = row_weights[leaf] * (to_go[step] - before[token] - center) * scale
-            np.add.at(positive, token, np.where(counted[leaf], np.maximum(gain, 0.0), 0.0))
-            np.add.at(negative, token, np.where(counted[leaf], np.minimum(gain, 0.0), 0.0))
-            np.add.at(total, token, row_weights[leaf])
-        return Credit(positive, negative, total, "token")
+            advantage = (to_go[step] - before[token] - center) * scale
+            weight = row_weights[leaf]
+            add_copies(sums, token, np.where(counted[leaf], weight * advantage, 0.0), weight)
+        positive, negative, total = sums
+        return Credit(positive, negative, total, unit="token")
 
     def _to_go(self, table: TurnTable, steps: Steps, counted: Bool) -> tuple[Float64, Bool]:
         """G (S,) of all steps, and which trajectories (L,) are in the statistics."""

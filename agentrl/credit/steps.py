@@ -88,6 +88,13 @@ class Steps(NamedTuple):
         return Credit(positive=positive, negative=negative, weight=total)
 
 
+def add_copies(sums: Float64, token: Int64, gain: Float64, weight: Float64) -> None:
+    """Add copies' parts to a token `Credit`'s columns (3, N): `gain` is w * A, `weight` w."""
+    np.add.at(sums[0], token, np.maximum(gain, 0.0))
+    np.add.at(sums[1], token, np.minimum(gain, 0.0))
+    np.add.at(sums[2], token, weight)
+
+
 def paid_before(table: TurnTable) -> Float64:
     """What (N,) of its turn's reward is paid at tokens before each one.
 

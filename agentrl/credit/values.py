@@ -13,7 +13,7 @@ from agentrl.core.errors import ContractError
 from agentrl.core.settings import Settings
 from agentrl.core.types import Float64
 from agentrl.credit.groups import EQUAL, Grain, LeafAdvantages, against_group
-from agentrl.credit.steps import Steps
+from agentrl.credit.steps import Steps, add_copies
 from agentrl.credit.subtree import Levels, trajectory_sums
 from agentrl.credit.table import Bool, Credit, Int64, TurnTable
 
@@ -134,14 +134,12 @@ class ValueBaseline(Settings):
         center, scale = 0.0, 1.0
         if self.whiten:
             center, scale = moments(one.advantage for one in paths.copies())
-        positive, negative, weight = np.zeros((3, int(table.tokens.sum())))
+        sums = np.zeros((3, int(table.tokens.sum())))
         for leaf, token, advantage in paths.copies():
             w = row_weights[leaf]
-            gain = w * (advantage - center) * scale
-            np.add.at(positive, token, np.maximum(gain, 0.0))
-            np.add.at(negative, token, np.minimum(gain, 0.0))
-            np.add.at(weight, token, w)
-        return Credit(positive=positive, negative=negative, weight=weight, unit="token")
+            add_copies(sums, token, w * (advantage - center) * scale, w)
+        positive, negative, total = sums
+        return Credit(positive, negative, total, unit="token")
 
     def targets(
         self,

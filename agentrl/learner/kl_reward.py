@@ -29,7 +29,10 @@ class KlInReward(Settings):
     iteration; with beta 0.0 there is none, nor a reference in memory.
 
     `target` None keeps `beta` fixed. With a target the controller of Ziegler et al.
-    (arXiv:1909.08593, section 2.2) moves it after each iteration, see `KlController.after`.
+    (arXiv:1909.08593, section 2.2) moves it after each iteration, with n trajectories of kl nats
+    each on average (see `KlController`):
+
+        beta <- beta * (1 + clip(kl / target - 1, -0.2, 0.2) * min(1, n / horizon))
     """
 
     beta: float = Field(default=0.01, ge=0.0)
