@@ -110,6 +110,17 @@ def test_updates_equal_a_plain_loop_over_full_logits(
     learner.close()
 
 
+def test_a_given_weight_of_the_penalty_stands_in_for_that_of_the_settings(
+    model_folder: Path, rows: Sequence[Row], expected: dict[str, Tensor], tmp_path: Path
+):
+    learner = Learner(settings(loss=LOSS.model_copy(update={"kl": 5.0})), model_folder)
+    for _ in range(2):
+        learner.update(rows, 20.0, kl=LOSS.kl)
+    assert largest_difference(weights(learner, tmp_path), expected) < 1e-5
+    learner.update(rows, 20.0)
+    learner.close()
+
+
 def test_rows_may_come_in_any_order_packing_and_split(
     model_folder: Path, sequences: Sequence[Row], expected: dict[str, Tensor], tmp_path: Path
 ):
