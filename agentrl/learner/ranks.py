@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 
 import torch
 import torch.distributed
 
 from agentrl.core.errors import SetupError
 from agentrl.engine.process_group import share_process_group
+
+_met: list[weakref.ref[object]] = []
+"""The process group that the last learner of this process met in."""
 
 
 def device_of(name: str) -> torch.device:
@@ -27,6 +31,17 @@ def device_of(name: str) -> torch.device:
 
 def join(ranks: int, rank: int, address: str | None, device: torch.device) -> None:
     """Meet the other ranks; a process that already met somebody else must have met as many."""
+    _meet(ranks, rank, address, device)
+    group = torch.distributed.group.WORLD
+    # Somebody may have destroyed the group that DeepSpeed remembers, and made another one.
+    if not _met or _met[0]() is not group:
+        remembered = sys.modules.get("deepspeed.utils.groups")
+        if remembered is not None:
+            remembered._release_process_group_references()
+        _met[:] = [weakref.ref(group)]
+
+
+def _meet(ranks: int, rank: int, address: str | None, device: torch.device) -> None:
     # DeepSpeed chooses its accelerator when it is first imported, from this variable.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")  # each rank sees its own GPU only, as Ray gives it
@@ -39,10 +54,6 @@ def join(ranks: int, rank: int, address: str | None, device: torch.device) -> No
                 f"learner needs one of {ranks}. Run several ranks as Ray actors (runtime: ray)"
             )
         return
-    # Somebody may have destroyed the group that DeepSpeed remembers.
-    remembered = sys.modules.get("deepspeed.utils.groups")
-    if remembered is not None:
-        remembered._release_process_group_references()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if ranks == 1:
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]

@@ -357,11 +357,17 @@ def test_tied_weights_train_and_leave_once(tied_folder: Path, rows: Sequence[Row
     assert torch.equal(fresh.lm_head.weight, found[0]["model.embed_tokens.weight"])
 
 
-def test_a_learner_starts_where_somebody_has_destroyed_the_process_group(model_folder, rows):
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_learner_starts_where_somebody_has_destroyed_the_process_group(
+    made_anew, model_folder, rows
+):
     first = Learner(LearnerSettings(), model_folder)
     expected = first.logprobs(rows)
     first.close()
     torch.distributed.destroy_process_group()
+    if made_anew:
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     second = Learner(LearnerSettings(), model_folder)
     for ours, theirs in zip(second.logprobs(rows), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
