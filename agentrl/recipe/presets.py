@@ -361,6 +361,16 @@ PRESETS: dict[str, Preset] = {
             sampler={"type": "at2po", "initial": 10, "expansions": 6, "rounds": 2},
         ),
     ),
+    "tree_rl": Preset(
+        "least likely tokens sampled again; what follows a fork is worth what it adds to task and "
+        "parent",
+        "arXiv:2506.11902",
+        _part(
+            _ppo(aggregation="sequence_mean"),
+            credit={"type": "tree_rl"},
+            sampler={"type": "tree_rl", "trees": 6, "expansions": 2, "rounds": 1},
+        ),
+    ),
     "tree_po": Preset(
         "every turn branches; a trajectory against those that share each of its beginnings",
         "arXiv:2508.17445",

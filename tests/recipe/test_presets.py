@@ -132,6 +132,7 @@ TABLE = {
     ),
     "arpo": ("arpo", "-", "arpo - std", "token", "ppo 0.2/0.2", "sequence_mean", "-"),
     "at2po": ("at2po", "-", "at2po - std", "turn", "ppo 0.003/0.004", "sequence_mean", "-"),
+    "tree_rl": ("tree_rl", "-", "tree_rl - none", "token", "ppo 0.2/0.2", "sequence_mean", "-"),
     "tree_po": ("spo", "-", "tree_po - std", "token", "ppo 0.2/0.28", "token_mean", "-"),
     "spo": ("spo", "-", "spo - none", "token", "ppo 0.2/0.2", "token_mean", "-"),
 }  # fmt: skip
@@ -164,6 +165,9 @@ def test_numbers_that_the_table_has_no_column_for(tmp_path: Path) -> None:
     assert (tree.trees, tree.expansions, tree.rounds, tree.trajectories) == (2, 2, 1, 6)
     grown = of("at2po").sampler
     assert (grown.initial, grown.expansions, grown.rounds, grown.trajectories) == (10, 6, 2, 22)
+    forked = of("tree_rl").sampler
+    assert (forked.trees, forked.expansions, forked.continuations, forked.rounds) == (6, 2, 2, 1)
+    assert forked.trajectories == 30
     assert of("spo").sampler.widths == (6, 6, 6)
     ppo, vagen, ufo = of("ppo"), of("vagen").credit, of("ufo")
     assert (ppo.credit.gamma, ppo.credit.lam, ppo.credit.whiten) == (1.0, 0.95, True)
