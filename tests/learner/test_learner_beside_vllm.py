@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from learner_fakes import VOCABULARY
 
-from agentrl.engine.vllm import spare_process_group
+from agentrl.engine import VllmSettings
+from agentrl.engine.base import Sampling
+from agentrl.engine.vllm import VllmEngine, spare_process_group
 from agentrl.learner.batch import Row
 from agentrl.learner.learner import Learner
 from agentrl.learner.settings import LearnerSettings
+from agentrl.models.tiny import build_policy, build_tokenizer, save_policy
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("vllm")
@@ -63,3 +67,30 @@ def test_vllm_ends_a_process_group_that_is_only_its_own(monkeypatch) -> None:
     )
     parallel_state.cleanup_dist_env_and_memory()
     assert not torch.distributed.is_initialized()
+
+
+async def test_a_learner_goes_on_when_a_real_engine_is_replaced(
+    rows: Sequence[Row], tmp_path: Path
+) -> None:
+    tokenizer = build_tokenizer(["some words to go on with"] * 4, vocab_size=320)
+    policy = build_policy(
+        max(len(tokenizer), VOCABULARY),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        width=64,
+        layers=2,
+    )
+    save_policy(tmp_path, policy, tokenizer)
+    engine = VllmEngine(
+        VllmSettings(max_model_len=128, kv_cache_gib=0.05, threads=1), str(tmp_path)
+    )
+    await engine.start()
+    learner = Learner(LearnerSettings(threads=1), tmp_path)
+    await engine.close()
+    learner.update(rows, 100.0)
+    await engine.start()
+    assert len((await engine.generate([9, 10], Sampling(max_tokens=4, seed=0))).token_ids) == 4
+    learner.update(rows, 100.0)
+    assert learner.updates == 2
+    await engine.close()
+    learner.close()
