@@ -34,6 +34,7 @@ from agentrl.rollout.stage import (
     Stage,
     fault_of,
     is_observation,
+    reopen,
     stop_of,
 )
 
@@ -460,7 +461,7 @@ class LiveEpisode:
             state_key="" if within else self._state_key,
             env_seconds=seconds,
         )
-        self._reopen()
+        reopen(self.tree, self.node)
         self.node = self.tree.add(self.node, turn)
         self.added.append(self.node)
         self._took(turn.action_ids, observation)
@@ -470,12 +471,6 @@ class LiveEpisode:
         for ids in pieces:
             self._context.append(ids)
             self._expected += len(ids)
-
-    def _reopen(self) -> None:
-        """Where the line that this one branched from has ended meanwhile there is no leaf."""
-        reason = self.tree.leaves.pop(self.node, None)
-        if reason is not None and not reason.is_failure:  # failures are noted already
-            self._note(reason, "ended where a branch went on")
 
     def _end_in(
         self, completion: Completion, error: PhaseError, began: float, *, note: bool = True

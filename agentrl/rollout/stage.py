@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentrl.core.env import Env, StepResult
-from agentrl.core.types import Message, StopReason
+from agentrl.core.types import Failure, Message, StopReason, TrajectoryTree
 from agentrl.engine.base import Engine
 from agentrl.rollout.render import Rendering
 from agentrl.rollout.settings import LimitsSettings, SamplingSettings
@@ -88,6 +88,13 @@ def stop_of(result: StepResult, limits: LimitsSettings, spent: Spent) -> StopRea
     if spent.seconds >= limits.episode_seconds:
         return StopReason.TRUNCATED_TIME
     return None
+
+
+def reopen(tree: TrajectoryTree, node: int) -> None:
+    """Let a branch go on from `node`, where the line that it branched from may have ended since."""
+    reason = tree.leaves.pop(node, None)
+    if reason is not None and not reason.is_failure:  # failures are noted already
+        tree.failures.append(Failure(node, reason, "ended where a branch went on"))
 
 
 def is_observation(value: object) -> bool:
