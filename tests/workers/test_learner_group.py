@@ -96,9 +96,10 @@ def test_two_ranks_train_as_one_process_does(
     zero_stage: int, cluster: None, policy: Path, tmp_path: Path
 ):
     one = Learner(settings(), policy)
-    alone = [one.update(rows(), 40.0) for _ in range(2)]
+    # The second time with another weight of the penalty, as a controller says it.
+    alone = [one.update(rows(), 40.0, kl=kl) for kl in (None, 2.0)]
     group = LearnerGroup(settings(ranks=2, zero_stage=zero_stage), policy)
-    together = [group.update(rows(), 40.0) for _ in range(2)]
+    together = [group.update(rows(), 40.0, kl=kl) for kl in (None, 2.0)]
     for left, right in zip(alone, together, strict=True):
         left.pop("train/seconds"), right.pop("train/seconds")
         assert right == pytest.approx(left, rel=1e-4, abs=1e-6)
