@@ -16,10 +16,13 @@ from agentrl.recipe.load import load
 from agentrl.trainer.metrics import read_metrics
 from agentrl.trainer.run import run
 
+ITERATIONS = 3
+"""One before the harm, one that it is done to, one after it."""
+
 OVERRIDES = [
     "runtime=ray",
     "env.seconds=0.4",
-    "train.iterations=4",
+    f"train.iterations={ITERATIONS}",
     "train.tasks_per_iteration=2",
     "eval.at_start=false",
     "eval.at_end=false",
@@ -78,7 +81,7 @@ def disturbed(
     run(load(recipe, [*OVERRIDES, *overrides]), out=out)
     saboteur.join()
     rows = read_metrics(out / "metrics.jsonl")
-    assert [row["iteration"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["iteration"] for row in rows] == list(range(ITERATIONS + 1))
     assert (out / "policy" / "model.safetensors").is_file()
     left = wait_for(lambda: not any(pids_of(kind) for kind in (ROLLOUT, RANK, ENV_HOST)), 20)
     assert left, "processes of the run are still there"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kill_fakes import ENV_HOST, RANK, ROLLOUT, disturbed, kill, pids_of, wait_for
+from kill_fakes import ENV_HOST, ITERATIONS, RANK, ROLLOUT, disturbed, kill, pids_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def test_a_killed_rollout_worker_is_replaced(
     assert not psutil.pid_exists(hosts[0])
     assert ended.total("workers/members_lost") == 1
     assert ended.total("workers/episodes_lost") == 8
-    assert ended.total("rollout/trajectories") == 4 * 8
+    assert ended.total("rollout/trajectories") == ITERATIONS * 8
     assert ended.total("workers/learners_restarted") == 0
 
 
@@ -40,7 +40,7 @@ def test_a_killed_environment_host_costs_retries_only(
     assert len(ended.killed) == 1
     assert 1 <= ended.total("env/retried_episodes") <= 8
     assert ended.total("env/failed_episodes") == 0
-    assert ended.total("rollout/trajectories") == 4 * 8
+    assert ended.total("rollout/trajectories") == ITERATIONS * 8
     assert ended.total("workers/members_lost") == 0
 
 
@@ -63,7 +63,8 @@ def arm() -> list[int]:
 def test_a_killed_learner_goes_on_from_the_checkpoint_as_if_nothing_had_been(
     cluster: None, recipe_file: Path, tmp_path: Path
 ) -> None:
-    whole = disturbed(recipe_file, tmp_path / "whole", None)
+    # Nothing is killed in it, so nobody has to meet it while it plays.
+    whole = disturbed(recipe_file, tmp_path / "whole", None, "env.seconds=0")
     ended = disturbed(recipe_file, tmp_path / "killed", kill(RANK))
     assert len(ended.killed) == 1
     assert ended.total("workers/learners_restarted") == 1

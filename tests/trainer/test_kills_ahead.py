@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kill_fakes import ENV_HOST, OVERRIDES, RANK, ROLLOUT, disturbed, kill, wait_for
+from kill_fakes import ENV_HOST, ITERATIONS, OVERRIDES, RANK, ROLLOUT, disturbed, kill, wait_for
 
 from agentrl import store
 
@@ -26,7 +26,7 @@ def test_what_dies_while_groups_are_played_ahead_is_replaced_and_no_group_is_los
     assert max(row["policy/lag_max"] for row in ended.rows) == 1
     files = sorted((tmp_path / "run" / "trees").glob("iteration-*.parquet"))
     trained = [group.id for file in files for group in store.read(file)]
-    assert sorted(trained) == [f"{i:06d}-{j:04d}" for i in range(4) for j in range(2)]
+    assert sorted(trained) == [f"{i:06d}-{j:04d}" for i in range(ITERATIONS) for j in range(2)]
 
 
 def test_a_killed_driver_takes_everything_with_it(recipe_file: Path, tmp_path: Path) -> None:
