@@ -13,7 +13,8 @@ counted as a whole chain and every depth as it fell, which is what the 1 / 2 of
 (1 + LN) / (1 + LN / 2) stands for; that one is printed for `tree`. `off` is how far the measured
 factor is from it, with its standard error over tasks. Goals (PERFORMANCE.md): within 2 %, and for
 ARPO at most 0.55 of the tool calls (1.82 times the trajectories). Samplers that choose by entropy
-or return where they fork differ from the formula by that choice.
+or return where they fork differ from the formula by that choice, and `tree_rl`, which forks within
+turns, by the first halves of these.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from typing import NamedTuple
 import numpy as np
 
 from agentrl.core.registry import make_env
-from agentrl.core.types import ROOT, Group, Task, TrajectoryTree
+from agentrl.core.types import ROOT, Group, Task, Trajectory, TrajectoryTree
 from agentrl.recipe.load import load
 from agentrl.recipe.models import resolve_model
 from agentrl.recipe.schema import Recipe
 from agentrl.rollout.host import HostSpec, RolloutHost
 from agentrl.rollout.seeds import derive
+from agentrl.rollout.segments import whole_turns
 from agentrl.samplers import (
     AepoSampler,
     AnySampler,
@@ -44,6 +46,7 @@ from agentrl.samplers import (
     ChainSampler,
     MctsSampler,
     SpoSampler,
+    TreeRlSampler,
     TreeSampler,
 )
 from agentrl.trainer.summary import spent
@@ -56,6 +59,7 @@ SAMPLERS: tuple[AnySampler, ...] = (
     ArpoReleasedSampler(trajectories=8, initial=4),
     AepoSampler(trajectories=8),
     At2poSampler(initial=2, expansions=3),
+    TreeRlSampler(trees=2, expansions=3, continuations=1),
     SpoSampler(widths=(2, 2, 2)),
     MctsSampler(simulations=8),
 )
@@ -132,17 +136,18 @@ def starts(tree: TrajectoryTree) -> list[int]:
     depths, used = [], set()
     for node, parent in enumerate(tree.parents):
         if parent == ROOT or parent in used:
-            depths.append(len(tree.path(node)) - 1)
+            depths.append(sum(not tree.turns[one].goes_on for one in tree.path(node)[:-1]))
         used.add(parent)
     return depths
 
 
 def distinct(groups: Sequence[Group]) -> int:
     """Trajectories of a task that differ in some action, over all tasks."""
-    return sum(
-        len({tuple(t.action_ids.tobytes() for t in one.turns) for one in group.trajectories()})
-        for group in groups
-    )
+    return sum(len({_actions(one) for one in group.trajectories()}) for group in groups)
+
+
+def _actions(trajectory: Trajectory) -> tuple[bytes, ...]:
+    return tuple(turn.action_ids.tobytes() for turn in whole_turns(trajectory.turns))
 
 
 async def play(recipe: Recipe, sampler: AnySampler, tasks: Sequence[Task]) -> list[Group]:
