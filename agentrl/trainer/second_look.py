@@ -172,7 +172,8 @@ class SecondLook:
 
     def restore(self, state: dict[str, float]) -> None:
         """Continue from `state`."""
-        self.in_reward.beta, self.in_loss.beta = state["reward_kl_beta"], state["loss_kl_beta"]
+        self.in_reward.beta = state["reward_kl_beta"]
+        self.in_loss.beta = state.get("loss_kl_beta", self.in_loss.beta)  # absent in older ones
         self.updates = int(state["updates"])
 
     def _look(
