@@ -18,7 +18,9 @@ import numpy as np
 mpl.use("svg")
 import matplotlib.pyplot as plt
 
-COLOURS = ("#0b6e99", "#c4541b", "#7a7a7a", "#3f7d20")
+COLOURS = ("#0b6e99", "#c4541b", "#3f7d20", "#7b4fa3", "#b8860b", "#2a9d8f", "#a23b5a")
+CONTROL = "#5a5a5a"
+"""Of the last recipe."""
 
 
 def main() -> None:
@@ -30,7 +32,8 @@ def main() -> None:
     runs = json.loads(options.curves.read_text())
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "agentrl", "font.family": "sans-serif"}
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    for (recipe, seeds), colour in zip(runs.items(), COLOURS, strict=False):
+    colours = [*COLOURS[: len(runs) - 1], CONTROL]
+    for (recipe, seeds), colour in zip(runs.items(), colours, strict=True):
         spent = np.linspace(0, min(run["tokens"][-1] for run in seeds), 60)
         values = np.stack([np.interp(spent, run["tokens"], run["accuracy"]) for run in seeds])
         mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)

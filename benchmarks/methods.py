@@ -24,7 +24,8 @@ from agentrl.recipe.source import shipped_recipes
 
 TOKENS = 75_000
 CONTROL = "grpo_search"
-BUDGET = ("train.iterations=200", f"train.max_generated_tokens={TOKENS}", "eval.every=15")
+BUDGET = ("train.iterations=200", f"train.max_generated_tokens={TOKENS}", "eval.every=5")
+"""The control's. Evaluated often: pictures read its curve between evaluations."""
 
 
 class Kind(NamedTuple):
@@ -67,28 +68,29 @@ def play(recipe: str, seed: int, out: Path, settings: Sequence[str]) -> Run:
 
 def table(names: Sequence[str], runs: dict[str, dict[int, Run]]) -> Iterator[str]:
     """A line for each of `names`, the first of which is the control."""
-    yield "| recipe | at 37,500 | at 75,000 | beside the control, by seed | trajectories | calls |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| recipe | em | beside the control, by seed | trajectories | tool calls |"
+    yield "| --- | --- | --- | --- | --- |"
     control = runs[names[0]]
     for name in names:
         mine = runs[name]
-        half, full = (_at(mine, amount) for amount in (TOKENS / 2, TOKENS))
+        scores = {seed: _end(run) for seed, run in mine.items()}
         beside = [
-            f"{score - _at({0: control[seed]}, TOKENS)[0]:+.1f}"
-            for seed, score in zip(mine, full, strict=True)
+            f"{score - _end(control[seed]):+.1f}"
+            for seed, score in scores.items()
             if mine is not control
         ]
         spent = [
             f"{fmean(run.spent[what][-1] for run in mine.values()):,.0f}"
             for what in ("trajectories", "tool_calls")
         ]
-        cells = [f"`{name}`", _spread(half), _spread(full), ", ".join(beside), *spent]
+        link = f"[`{name}`](../recipes/{name}.yaml)"
+        cells = [link, _spread([*scores.values()]), ", ".join(beside), *spent]
         yield f"| {' | '.join(cells)} |"
 
 
-def _at(runs: dict[int, Run], tokens: float) -> list[float]:
-    """The score in % of each run after so many generated tokens."""
-    return [100 * run.at("generated_tokens", tokens) for run in runs.values()]
+def _end(run: Run) -> float:
+    """The score in % after all tokens, which every run passes by less than an iteration's."""
+    return 100 * run.at("generated_tokens", TOKENS)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -52,6 +52,9 @@ PLACES = {
 }
 """Keys of the sections that are not at the top of a recipe."""
 
+_FEW = 6
+"""Recipes of one method that are named one by one."""
+
 CORRECTIONS = Annotated[AnyCorrection, "as the other unions"]
 CONTROLS = Annotated[AnyEntropyControl, "as the other unions"]
 
@@ -127,6 +130,8 @@ def _methods(union: object, section: str) -> Iterator[str]:
         assert source is not None
         file = Path(source).relative_to(ROOT)
         shown = ", ".join(f"[{one}](../recipes/{one}.yaml)" for one in used) or "none yet"
+        if len(used) > _FEW:
+            shown = f"{len(used)} ([methods_on_search.md](methods_on_search.md))"
         yield f"Code: [{file}](../{file}).{_of_presets(name, section)} Recipes: {shown}."
 
 
@@ -175,8 +180,9 @@ def _measured() -> Iterator[str]:
     yield (
         "Mean ± standard deviation over seeds, at shares of the budget of generated tokens that "
         "every run had; the last column of each table is the control. Data: `docs/curves/`, from "
-        "`benchmarks/samplers.py`. What can be concluded, and what not: "
-        "[arpo_and_grpo.md](arpo_and_grpo.md), [envs/code.md](envs/code.md)."
+        "`benchmarks/samplers.py` and (trees) `benchmarks/methods.py`. What can be concluded, and "
+        "what not: [arpo_and_grpo.md](arpo_and_grpo.md), [envs/code.md](envs/code.md), "
+        "[methods_on_search.md](methods_on_search.md), which has every other method too."
     )
     for path in CURVES:
         runs = json.loads(path.read_text())

@@ -310,9 +310,7 @@ def test_treerl_and_spo_are_their_definitions_on_random_trees(seed, kind):
     trains = method.compare(table).trains
     weights = row_weights(table, "sequence_mean", trains=trains).weights
     credit, levels = method(table, weights), Levels.of(table)
-    total, leaves = (
-        subtree_sums(levels, at_leaves(table, one)) for one in (weights, 1.0 * trains)
-    )
+    total, leaves = (subtree_sums(levels, at_leaves(table, one)) for one in (weights, 1.0 * trains))
     if kind == "spo":
         total = np.where(np.abs(wanted) < 1e-9, 0.0, total / np.maximum(leaves, 1.0))
     np.testing.assert_allclose(credit.weight, total, atol=1e-12)

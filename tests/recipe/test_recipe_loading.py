@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from agentrl.recipe.keys import sections
 from agentrl.recipe.load import differences, dump, load, load_with_source
 from agentrl.recipe.messages import all_places
 from agentrl.recipe.models import resolve_model
+from agentrl.recipe.presets import PRESETS
 from agentrl.recipe.schema import Recipe
 from agentrl.samplers import ArpoSampler, ChainSampler
 
@@ -46,9 +48,19 @@ def test_no_shipped_recipe_repeats_a_default(path: Path) -> None:
     inner = {place for place in said if not any(p[:-1] == place for p in said)}
     differing = {difference.place for difference in differences(loaded.recipe)}
     lists = {place for place in inner if place[-1].isdigit()}
+    # Where a preset says otherwise, the default has to be said.
+    data = yaml.safe_load(path.read_text())
+    below = PRESETS[data["preset"]].settings if "preset" in data else {}
+    differing |= {place for place in inner if _at(below, place) is not None}
     # A type, and the budget that is compared, are the point of a recipe.
     point = {place for place in inner if place[-1] in ("type", "trajectories")}
     assert inner - lists - point <= differing
+
+
+def _at(settings: object, place: tuple[str, ...]) -> object:
+    for key in place:
+        settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
 
 
 def test_a_shipped_recipe_is_found_by_its_name(tmp_path, monkeypatch) -> None:
@@ -66,9 +78,31 @@ def test_arpo_and_grpo_search_have_the_same_budget() -> None:
     assert same == grpo.model_dump(exclude={"name", "sampler", "credit", "expect", "band"})
 
 
+METHODS = [path for path in SHIPPED if "max_generated_tokens: 75000" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_methods_are_compared_with_a_control_that_differs_in_nothing_else(path: Path) -> None:
+    ours, control = load(path), load("grpo_search", ["train.max_generated_tokens=75000"])
+    assert ours.env.id == control.env.id
+    for same in ("policy", "engine", "rollout", "seed"):
+        assert getattr(ours, same) == getattr(control, same)
+    assert ours.learner.optimizer == control.learner.optimizer
+    assert ours.train.max_generated_tokens == control.train.max_generated_tokens
+    assert ours.train.tasks_per_iteration == control.train.tasks_per_iteration
+    assert (ours.eval.tasks, ours.eval.score) == (control.eval.tasks, control.eval.score)
+
+
+def test_nearly_every_preset_has_a_recipe_on_the_search_questions() -> None:
+    # GRPO is the control itself, ARPO has its own and longer comparison, and UFO begins with a policy
+    # that was trained to answer once.
+    on_search = {yaml.safe_load(path.read_text()).get("preset") for path in METHODS}
+    assert set(PRESETS) - on_search == {"grpo", "arpo", "ufo"}
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_dump_loads_back_equal(path: Path, tmp_path: Path) -> None:
-    recipe = load(path, ["train.tasks_per_iteration=3"], purpose=purpose(path))
+    recipe = load(path, ["train.tasks_per_iteration=5"], purpose=purpose(path))
     again = tmp_path / "recipe.yaml"
     again.write_text(dump(recipe))
     assert load(again, purpose=purpose(path)) == recipe
