@@ -302,7 +302,7 @@ def test_a_missing_file_lists_the_shipped_recipes(tmp_path, monkeypatch) -> None
         load("recipes/arpo_serach.yaml")
     said = str(caught.value)
     assert said.startswith("no recipe 'recipes/arpo_serach.yaml': no such file from ")
-    assert "Did you mean 'arpo_search'? Shipped: " in said
+    assert "Did you mean 'arpo_search'? `agentrl recipe list` names these " in said
 
 
 def test_sft_needs_its_section(tmp_path, monkeypatch) -> None:
