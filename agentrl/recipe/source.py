@@ -61,7 +61,8 @@ def find_recipe(name: str | Path) -> Path:
         return shipped[path.stem]
     raise RecipeError(
         f"no recipe {str(name)!r}: no such file from {Path.cwd()}, and none of the "
-        f"shipped ones.{nearest(path.stem, shipped)} `agentrl recipe list` names these {len(shipped)}."
+        f"shipped ones.{nearest(path.stem, shipped)} `agentrl recipe list` names these "
+        f"{len(shipped)}."
     )
 
 

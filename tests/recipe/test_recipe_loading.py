@@ -94,8 +94,8 @@ def test_methods_are_compared_with_a_control_that_differs_in_nothing_else(path: 
 
 
 def test_nearly_every_preset_has_a_recipe_on_the_search_questions() -> None:
-    # GRPO is the control itself, ARPO has its own, longer comparison, and UFO begins with a policy that
-    # was trained to answer once.
+    # GRPO is the control itself, ARPO has its own, longer comparison, and UFO begins with a policy
+    # that was trained to answer once.
     on_search = {yaml.safe_load(path.read_text()).get("preset") for path in METHODS}
     assert set(PRESETS) - on_search == {"grpo", "arpo", "ufo"}
 
