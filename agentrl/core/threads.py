@@ -18,6 +18,13 @@ _idle: deque[_Worker] = deque()
 # A forked process has none of its parent's threads.
 os.register_at_fork(after_in_child=_idle.clear)
 
+MODEL_LOADING: Final = threading.Lock()
+"""Held while transformers loads a model.
+
+Until that is done its classes are changed for the whole process (models do not tie their weights,
+for one), and two threads that load at a time would leave them so for good.
+"""
+
 
 async def in_thread(function: Callable[[], T]) -> T:
     """The result of `function`, run in a thread; a cancelled call leaves its thread behind.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from agentrl.core.errors import EngineError, SetupError
+from agentrl.core.threads import MODEL_LOADING
 from agentrl.core.types import Float32, Int32
 from agentrl.engine.base import Completion, FinishReason, Sampling
 from agentrl.engine.settings import TransformersSettings
@@ -181,9 +182,10 @@ class TransformersEngine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         disable_progress_bar()
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self._name, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code
-            )
+            with MODEL_LOADING:
+                model = AutoModelForCausalLM.from_pretrained(
+                    self._name, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code
+                )
         except (OSError, ValueError) as error:
             raise EngineError(f"no model could be loaded from {self._name!r}: {error}") from error
         self._model = model.to(device).eval()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agentrl.core.errors import SetupError
+from agentrl.core.threads import MODEL_LOADING
 from agentrl.learner.attention import attend_segments
 from agentrl.learner.batch import Layout
 from agentrl.learner.critic import ValueHead, ValueTerms
@@ -44,9 +45,10 @@ def load_policy(
     logging.disable_progress_bar()
     AttentionInterface.register(ATTENTION, attend_segments)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name), dtype=getattr(torch, dtype), attn_implementation=ATTENTION
-        )
+        with MODEL_LOADING:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(name), dtype=getattr(torch, dtype), attn_implementation=ATTENTION
+            )
     except (OSError, ValueError) as error:
         raise SetupError(
             f"the policy {str(name)!r} cannot be loaded: {error}. Give a folder with config.json "

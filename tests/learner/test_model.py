@@ -1,5 +1,8 @@
 """Packed rows are read as separate sequences would be, and weights leave under hub names."""
 
+import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import torch
 from learner_fakes import VOCABULARY, build_model
 from torch import Tensor
 
-from agentrl.core.errors import SetupError
+from agentrl.core.errors import EngineError, SetupError
+from agentrl.engine import build as build_engine
+from agentrl.engine.settings import TransformersSettings
 from agentrl.learner.batch import Row, join_rows
 from agentrl.learner.logprobs import ChunkedLoss
 from agentrl.learner.model import PackedPolicy, load_policy, prepare_policy
@@ -161,6 +166,28 @@ def test_adapters_depend_on_the_seed_alone():
     ):
         assert torch.equal(p, q)
         assert "lora_A" not in name or not torch.equal(p, r)
+
+
+async def test_learner_and_engine_of_a_process_load_their_models_one_after_the_other(monkeypatch):
+    # While one is loaded transformers keeps models from tying their weights, in all threads.
+    loading, most = set(), []
+
+    def load(*_, **__):
+        loading.add(threading.get_ident())
+        time.sleep(0.05)
+        most.append(len(loading))
+        loading.remove(threading.get_ident())
+        raise OSError("no such model")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
+    found = await asyncio.gather(
+        asyncio.to_thread(load_policy, "x"),
+        build_engine(TransformersSettings(), "x").start(),
+        asyncio.to_thread(load_policy, "x"),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in found] == [SetupError, EngineError, SetupError]
+    assert most == [1, 1, 1]
 
 
 def test_tied_weights_leave_once():
