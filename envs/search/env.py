@@ -218,9 +218,8 @@ class SearchEnv(ToolEnv):
         values = short_answer_scores(said, task.data["answers"])
         as_asked = answer is not None and (self.prompt_style != "arpo" or boxed(answer) is not None)
         values["format"] = float(as_asked and self._well_formed())
-        self._metrics = {**values, "searches": float(self.tool_calls)}
-        if self.supporting(task):
-            self._metrics = {**self._metrics, "found": self._found}
+        found = {"found": self._found} if self.supporting(task) else {}
+        self._metrics = {**values, "searches": float(self.tool_calls), **found}
         return {
             name: weight * values[name]
             for name, weight in self.rewards.items()
